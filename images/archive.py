@@ -2,8 +2,9 @@
 """archive.py OUT.tar SPEC.json: writes FROM-scratch images as one deterministic docker-archive; needs no daemon, base image or network.
 
 SPEC is a list of images:
-  {"tags": ["name:tag"], "files": {"/path/in/image": SOURCE}, "env": [], "entrypoint": [], "cmd": [], "user": "uid:gid", "labels": {}}
-SOURCE is a host file, "dir", "->link target" or "=literal text". The same content gives the same bytes: no times, owners or names
+  {"tags": ["name:tag"], "files": {"/path/in/image": SOURCE}, "owners": {"/path/in/image": "uid:gid"},
+   "env": [], "entrypoint": [], "cmd": [], "user": "uid:gid", "labels": {}, "ports": ["6379/tcp"]}
+SOURCE is a host file, "dir", "->link target" or "=literal text". The owner is root unless said. The same content gives the same bytes: no times, owners or names
 of this machine get in. Prints one line an image: its first tag and the digest of its configuration (the image id).
 """
 import hashlib
@@ -17,13 +18,14 @@ import tarfile
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-def entry(name, mode, size=0, kind=tarfile.REGTYPE, link=""):
+def entry(name, mode, size=0, kind=tarfile.REGTYPE, link="", owner="0:0"):
     info = tarfile.TarInfo(name.lstrip("/"))
     info.mode, info.size, info.type, info.linkname, info.mtime = mode, size, kind, link, 0
+    info.uid, info.gid = (int(part) for part in owner.split(":"))
     return info
 
 
-def layer(files):
+def layer(files, owners):
     buffer = io.BytesIO()
     tar = tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT)
     made = set()
@@ -37,21 +39,21 @@ def layer(files):
         tar.addfile(entry(parent, 0o755, kind=tarfile.DIRTYPE))
 
     for path in sorted(files):
-        source = files[path]
+        source, owner = files[path], owners.get(path, "0:0")
         parents(path)
         if source == "dir":
             if path not in made:
                 made.add(path)
-                tar.addfile(entry(path, 0o1777 if path == "/tmp" else 0o755, kind=tarfile.DIRTYPE))
+                tar.addfile(entry(path, 0o1777 if path == "/tmp" else 0o755, kind=tarfile.DIRTYPE, owner=owner))
         elif source.startswith("->"):
-            tar.addfile(entry(path, 0o777, kind=tarfile.SYMTYPE, link=source[2:]))
+            tar.addfile(entry(path, 0o777, kind=tarfile.SYMTYPE, link=source[2:], owner=owner))
         elif source.startswith("="):
             data = source[1:].encode()
-            tar.addfile(entry(path, 0o644, len(data)), io.BytesIO(data))
+            tar.addfile(entry(path, 0o644, len(data), owner=owner), io.BytesIO(data))
         else:
             with open(source, "rb") as file:
                 data = file.read()
-            tar.addfile(entry(path, 0o755 if os.access(source, os.X_OK) else 0o644, len(data)), io.BytesIO(data))
+            tar.addfile(entry(path, 0o755 if os.access(source, os.X_OK) else 0o644, len(data), owner=owner), io.BytesIO(data))
     tar.close()
     return buffer.getvalue()
 
@@ -71,18 +73,19 @@ def main():
                 archive.addfile(entry(name, 0o644, len(data)), io.BytesIO(data))
 
         for image in spec:
-            data = layer(image["files"])
+            data = layer(image["files"], image.get("owners", {}))
             layer_id = hashlib.sha256(data).hexdigest()
             config = {
                 "architecture": architecture,
                 "os": "linux",
                 "created": "1970-01-01T00:00:00Z",
                 "config": {
-                    "Env": image.get("env", ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]),
+                    "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] + image.get("env", []),
                     "Entrypoint": image.get("entrypoint"),
                     "Cmd": image.get("cmd"),
                     "User": image.get("user", ""),
                     "WorkingDir": "/",
+                    "ExposedPorts": {port: {} for port in image.get("ports", [])},
                     "Labels": image.get("labels", {}),
                 },
                 "rootfs": {"type": "layers", "diff_ids": ["sha256:" + layer_id]},
