@@ -63,8 +63,12 @@ operator/src/controllers is the other half: a call added there needs its verb he
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [services, configmaps, serviceaccounts]
+  resources: [services, serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
+# One of them is the topology document, which is replaced with the version that was read, never patched.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, patch, update, delete]
 # The admin password of each cluster is made by the operator; clients' passwords are read where a SluiceCluster names them.
 - apiGroups: [""]
   resources: [secrets]

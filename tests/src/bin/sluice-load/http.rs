@@ -21,8 +21,14 @@ pub(crate) async fn serve(address: SocketAddr, session: Session) -> anyhow::Resu
         .route("/status", get(|State(session): State<Arc<Session>>| async move { json(&session.status()) }))
         .route("/load", post(load))
         .route("/phase", post(phase))
-        .route("/live/start", post(|State(session): State<Arc<Session>>| async move { answer(session.start_live().await.map(|()| "started")) }))
-        .route("/live/stop", post(|State(session): State<Arc<Session>>| async move { answer(session.stop_live().await.map(|()| "stopped")) }))
+        .route(
+            "/live/start",
+            post(|State(session): State<Arc<Session>>| async move { answer(session.start_live().await.map(|()| "started")) }),
+        )
+        .route(
+            "/live/stop",
+            post(|State(session): State<Arc<Session>>| async move { answer(session.stop_live().await.map(|()| "stopped")) }),
+        )
         .route("/verify", post(|State(session): State<Arc<Session>>| async move { answer(session.verify().await) }))
         .with_state(Arc::new(session));
     let listener = TcpListener::bind(address).await?;

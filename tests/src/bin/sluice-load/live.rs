@@ -146,7 +146,11 @@ impl Account {
                 let counter = number / 8 % SHARED_KEYS;
                 let done = send::<i64>(connection, stats, redis::cmd("INCR").arg(self.counter_key(counter))).await.is_some();
                 let entry = self.counters.entry(counter).or_default();
-                if done { entry.0 += 1 } else { entry.1 += 1 }
+                if done {
+                    entry.0 += 1;
+                } else {
+                    entry.1 += 1;
+                }
                 self.count(done);
             }
             5 => {
@@ -196,7 +200,9 @@ impl Account {
             match (fate, found) {
                 (Fate::Written, None) => report.found("missing", 1, || key),
                 (Fate::Deleted, Some(_)) => report.found("wrong", 1, || format!("{key} was deleted and is there")),
-                (_, Some(value)) if value != self.once_value(*number) => report.found("wrong", 1, || format!("{key} holds {value:?}")),
+                (_, Some(value)) if value != self.once_value(*number) => {
+                    report.found("wrong", 1, || format!("{key} holds {value:?}"));
+                }
                 _ => {}
             }
         }
@@ -206,7 +212,9 @@ impl Account {
             let found = found.unwrap_or(0);
             report.keys_read += 1;
             if found < *acknowledged {
-                report.found("missing", acknowledged - found, || format!("{key} is {found}, {acknowledged} increments were acknowledged"));
+                report.found("missing", acknowledged - found, || {
+                    format!("{key} is {found}, {acknowledged} increments were acknowledged")
+                });
             }
             report.applied_again += found.saturating_sub(acknowledged + unknown);
         }

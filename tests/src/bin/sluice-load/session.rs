@@ -95,8 +95,9 @@ impl Session {
     pub(crate) async fn load(&self, keys: usize) -> anyhow::Result<u64> {
         let started = Instant::now();
         self.lines.must_have(keys)?;
-        let mut results =
-            stream::iter(0..keys).map(|index| set(self.connection.clone(), self.lines.clone(), index)).buffer_unordered(IN_FLIGHT);
+        let mut results = stream::iter(0..keys)
+            .map(|index| set(self.connection.clone(), self.lines.clone(), index))
+            .buffer_unordered(IN_FLIGHT);
         self.loaded.store(0, Ordering::Relaxed);
         while let Some(result) = results.next().await {
             result?;
@@ -158,10 +159,17 @@ impl Session {
         self.stop_live().await?;
         let started = Instant::now();
         let loaded = usize::try_from(self.loaded.load(Ordering::Relaxed))?;
-        let mut report =
-            Report { seconds: 0.0, loaded_checked: 0, loaded_missing: 0, loaded_wrong: 0, live: LiveReport::default(), examples: Vec::new() };
-        let mut results =
-            stream::iter(0..loaded).map(|index| get(self.connection.clone(), self.lines.clone(), index)).buffer_unordered(IN_FLIGHT);
+        let mut report = Report {
+            seconds: 0.0,
+            loaded_checked: 0,
+            loaded_missing: 0,
+            loaded_wrong: 0,
+            live: LiveReport::default(),
+            examples: Vec::new(),
+        };
+        let mut results = stream::iter(0..loaded)
+            .map(|index| get(self.connection.clone(), self.lines.clone(), index))
+            .buffer_unordered(IN_FLIGHT);
         while let Some(result) = results.next().await {
             let (index, found) = result?;
             let (key, value) = self.lines.line(index);

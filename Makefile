@@ -1,0 +1,82 @@
+# Every task of this repository by one name. What a task does is in scripts/, images/ and tests/kubernetes/; `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+ENV := . scripts/env.sh &&
+CLUSTER := tests/kubernetes/harness/cluster
+
+##@ The two to begin with
+
+.PHONY: demo
+demo: setup ## The whole story on a real Kubernetes: install, load, scale, restart, with every key checked
+	scripts/demo
+
+.PHONY: test
+test: ## Every test there is, those on a real Kubernetes included
+	scripts/test
+
+##@ While working
+
+.PHONY: setup
+setup: ## Install what is missing on this machine (Debian, Ubuntu), check Rust and Go
+	@scripts/setup
+
+.PHONY: fmt
+fmt: ## Format every source
+	$(ENV) cargo fmt --all
+
+.PHONY: lint
+lint: setup ## Formatting, clippy, generated files, the chart, scripts; changes nothing
+	scripts/lint
+
+.PHONY: unit
+unit: setup ## Unit and integration tests, those that need no Kubernetes
+	scripts/test unit
+
+.PHONY: test-kubernetes
+test-kubernetes: setup ## Build the images and run the tests on a real Kubernetes (K8S_TESTS=name for some; KEEP=1 keeps the cluster)
+	scripts/test kubernetes
+
+.PHONY: crds
+crds: setup ## Write crds/ and the chart's copy of it from the operator's types
+	scripts/crds
+
+.PHONY: images
+images: setup ## Build the container images, without a docker daemon
+	$(ENV) images/build
+
+.PHONY: deny
+deny: setup ## Licences, sources, duplicates and advisories of every crate, by deny.toml
+	scripts/deny
+
+.PHONY: bench
+bench: setup ## Requests a second of the store on this machine, by redis-benchmark
+	scripts/bench
+
+##@ The local Kubernetes
+
+.PHONY: cluster-up
+cluster-up: setup ## Get a cluster: a given KUBECONFIG, kind, or our own from package registries
+	$(CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: ## Remove it
+	$(CLUSTER) down
+
+.PHONY: demo-down
+demo-down: ## Remove everything `make demo` left
+	scripts/demo down
+
+##@ Cleaning
+
+.PHONY: clean
+clean: ## Remove build outputs of this checkout and its images; caches stay
+	$(ENV) cargo clean -q --workspace; rm -rf images/rootfs "$$SLUICE_CACHE/images"
+
+.PHONY: clean-cache
+clean-cache: cluster-down ## Remove every cache as well: compiled crates, local Kubernetes, node image
+	$(ENV) rm -rf "$$SLUICE_CACHE"
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
