@@ -1,0 +1,48 @@
+//! The store's configuration file.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+
+use super::Inputs;
+use crate::{
+    api::SluiceClusterSpec,
+    names::{ADMIN_PORT, CLIENT_PORT},
+};
+
+/// Name of the file in its ConfigMap and in the pod's folder.
+pub const CONFIG_FILE: &str = "sluice.conf";
+
+/// The file's text: the operator's settings, then the user's in order of name. Passwords come by environment, never by file.
+pub fn render(spec: &SluiceClusterSpec) -> String {
+    let yes_no = |yes: bool| if yes { "yes" } else { "no" };
+    let mut text = format!(
+        "# Written by sluice-operator; changes here are overwritten.\n\
+         bind * -::*\nport {CLIENT_PORT}\nadmin-bind * -::*\nadmin-port {ADMIN_PORT}\ndir /data\ncluster-enabled yes\n\
+         protected-mode {}\nwal {}\nsync {}\n",
+        yes_no(spec.auth.password_secret_ref.is_some()),
+        yes_no(spec.durability.wal),
+        spec.durability.sync.as_str(),
+    );
+    for (key, value) in &spec.config {
+        let quoted = value.is_empty() || value.contains([' ', '"', '\'', '#']);
+        let value = if quoted { format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")) } else { value.clone() };
+        // Writing into a String does not fail.
+        let _ = writeln!(text, "{key} {value}");
+    }
+    text
+}
+
+pub(super) fn config_map(inputs: &Inputs<'_>) -> ConfigMap {
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(inputs.names.config()),
+            namespace: Some(inputs.names.namespace.clone()),
+            labels: Some(inputs.names.labels()),
+            owner_references: Some(vec![inputs.owner.clone()]),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(CONFIG_FILE.to_owned(), render(inputs.spec))])),
+        ..ConfigMap::default()
+    }
+}
