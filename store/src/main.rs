@@ -1,1 +1,68 @@
-fn main() {}
+//! The store's binary: chooses the allocator, reads the configuration, serves.
+
+use std::{io::IsTerminal as _, process::ExitCode};
+
+use sluice_store::{
+    config::{self, Invocation, Settings},
+    server,
+};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const USAGE: &str = "\
+sluice-store: a Redis-protocol key-value store on RocksDB
+
+usage: sluice-store [FILE] [-c FILE] [--key value ...]
+
+  FILE, -c FILE   configuration file: `key value` lines
+  --key value     one setting; wins over environment (SLUICE_KEY_NAME) and file
+  --settings      prints every setting with its default and meaning
+  --version       prints the version
+  --help          prints this
+
+Without arguments it serves on 127.0.0.1:6379 from ./sluice-data.";
+
+fn main() -> ExitCode {
+    let settings = match config::load(std::env::args().skip(1), std::env::vars()) {
+        Ok(Invocation::Serve(settings)) => *settings,
+        Ok(Invocation::Help) => return print(USAGE),
+        Ok(Invocation::Version) => return print(concat!("sluice-store ", env!("CARGO_PKG_VERSION"))),
+        Ok(Invocation::ListSettings) => return print(&list()),
+        Err(error) => return fail(&error.into()),
+    };
+    log(&settings);
+    match server::serve(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn log(settings: &Settings) {
+    let filter = EnvFilter::new(&settings.loglevel);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if settings.log_format == "json" {
+        builder.json().init();
+    } else {
+        builder.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "what the user asked for")]
+fn print(text: &str) -> ExitCode {
+    println!("{text}");
+    ExitCode::SUCCESS
+}
+
+#[allow(clippy::print_stderr, reason = "the last word of a process that cannot go on")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("sluice-store: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn list() -> String {
+    let defaults = Settings::default();
+    let lines = config::specs().iter().map(|spec| format!("# {}\n{} {}\n", spec.doc, spec.name, (spec.get)(&defaults)));
+    lines.collect::<Vec<_>>().join("\n")
+}

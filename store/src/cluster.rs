@@ -1,0 +1,196 @@
+//! This node's view of its cluster: who owns which slot, since which switch, and what commands of a slot do right now.
+//!
+//! Invariant: a slot whose durable row names another owner is never served; the state in memory changes only after the row did, but
+//! for states that serve less than the row allows.
+
+mod document;
+mod peers;
+mod rows;
+mod state;
+mod view;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use sluice_topology::{ClusterId, LeaderEpoch, NodeEntry, NodeId, Slot, SlotRanges, TopologyVersion, merge::SlotRow};
+use tokio::sync::watch;
+
+pub use document::TopologyError;
+pub use rows::ownership_records;
+pub use state::{Route, SlotState};
+
+use crate::engine::{Engine, EngineError};
+use state::StateTable;
+
+/// How a node talks to its peers' admin planes.
+#[derive(Clone)]
+pub struct PeerAccess {
+    /// The password all nodes of the cluster share; `None`: none.
+    pub password: Option<Arc<str>>,
+    /// For one answer.
+    pub timeout: Duration,
+}
+
+/// What a node knows of its cluster besides the slots.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The cluster it belongs to; `None` before its first document.
+    pub cluster_id: Option<ClusterId>,
+    /// Highest leader epoch seen.
+    pub leader_epoch: LeaderEpoch,
+    /// Version of the last document taken.
+    pub version: TopologyVersion,
+    /// Nodes of that document.
+    pub nodes: Vec<NodeEntry>,
+    /// Ids that own nothing any more.
+    pub retired: Vec<NodeId>,
+}
+
+/// The cluster plane of one node.
+pub struct Cluster {
+    engine: Arc<Engine>,
+    enabled: bool,
+    states: StateTable,
+    rows: RwLock<Vec<SlotRow>>,
+    known: RwLock<Arc<Known>>,
+    /// Held while rows or the document change, so that changes come one at a time.
+    changing: Mutex<()>,
+    confirmed: AtomicBool,
+    changes: watch::Sender<u64>,
+    peers: PeerAccess,
+}
+
+impl Cluster {
+    /// Reads what is durable. Slots of this node stay closed until [`Cluster::confirm`] has asked the peers.
+    pub fn open(engine: Arc<Engine>, enabled: bool, peers: PeerAccess) -> Result<Self, EngineError> {
+        let rows = rows::load(&engine)?;
+        let known = document::load(&engine)?;
+        let cluster = Self {
+            states: StateTable::new(if enabled { SlotState::Elsewhere } else { SlotState::Open }),
+            rows: RwLock::new(rows),
+            known: RwLock::new(Arc::new(known)),
+            changing: Mutex::new(()),
+            confirmed: AtomicBool::new(!enabled),
+            changes: watch::Sender::new(0),
+            engine,
+            enabled,
+            peers,
+        };
+        if enabled {
+            cluster.set_state(&cluster.owned(), SlotState::Parked);
+        }
+        Ok(cluster)
+    }
+
+    /// Whether this node is part of a cluster at all.
+    pub fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// This node's id.
+    pub fn me(&self) -> NodeId {
+        self.engine.node_id()
+    }
+
+    /// What is known besides the slots.
+    pub fn known(&self) -> Arc<Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a document has retired this node's id.
+    pub fn retired(&self) -> bool {
+        self.known().retired.contains(&self.me())
+    }
+
+    /// The durable row of a slot.
+    pub fn row(&self, slot: Slot) -> SlotRow {
+        self.rows.read().unwrap_or_else(PoisonError::into_inner).get(slot.index()).copied().unwrap_or_default()
+    }
+
+    /// Slots whose durable rows name this node; none once it is retired.
+    pub fn owned(&self) -> SlotRanges {
+        if self.retired() {
+            return SlotRanges::empty();
+        }
+        let me = Some(self.me());
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        Slot::all().filter(|slot| rows[slot.index()].owner == me).collect()
+    }
+
+    /// Slots that commands of this node reach: its own in a cluster, every one otherwise.
+    pub fn served(&self) -> SlotRanges {
+        if self.enabled { self.states.matching(|state| state != SlotState::Elsewhere) } else { SlotRanges::full() }
+    }
+
+    /// Whether clients may be sent here: its place in the cluster is known and its peers were asked.
+    pub fn ready(&self) -> bool {
+        !self.enabled || (self.confirmed.load(Ordering::SeqCst) && self.known().cluster_id.is_some())
+    }
+
+    /// What a command does whose keys are in that slot. Asked inside the engine's gate, and before every try.
+    pub fn route(&self, slot: Slot, writes: bool) -> Route {
+        if !self.enabled {
+            return Route::Serve;
+        }
+        match self.states.get(slot) {
+            SlotState::Open => Route::Serve,
+            SlotState::WritesParked if !writes => Route::Serve,
+            SlotState::WritesParked | SlotState::Parked => Route::Wait,
+            SlotState::Elsewhere => self.redirect(slot),
+        }
+    }
+
+    /// Whether a command that writes everywhere has to wait for a switch to end.
+    pub fn any_parked(&self) -> bool {
+        self.enabled && self.states.any_parked()
+    }
+
+    fn redirect(&self, slot: Slot) -> Route {
+        let known = self.known();
+        let owner = self.row(slot).owner.filter(|owner| *owner != self.me());
+        match owner.and_then(|owner| known.nodes.iter().find(|node| node.id == owner)) {
+            Some(node) => Route::Moved(format!("MOVED {slot} {}:{}", node.host, node.port)),
+            None => Route::Unserved,
+        }
+    }
+
+    /// A receiver that is told of every change of a slot's state.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Holds commands of those slots back; on return none that saw the old state is under way. Blocks the thread.
+    pub fn park(&self, slots: &SlotRanges, reads_too: bool) {
+        self.set_state(slots, if reads_too { SlotState::Parked } else { SlotState::WritesParked });
+        self.engine.drain();
+    }
+
+    /// Lets commands of those slots go on, where this node still owns them.
+    pub fn unpark(&self, slots: &SlotRanges) {
+        let owned = self.owned().intersection(slots);
+        self.set_state(&owned, SlotState::Open);
+    }
+
+    fn set_state(&self, slots: &SlotRanges, state: SlotState) {
+        for slot in slots.iter() {
+            self.states.set(slot, state);
+        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn changing(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_rows(&self, changes: &[(Slot, SlotRow)]) {
+        let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        for (slot, row) in changes {
+            rows[slot.index()] = *row;
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Durable ownership: a row a slot, `owner (20 bytes) · epoch (u64)`. A slot without a row was never assigned.
+
+use sluice_topology::{NodeId, Slot, SlotEpoch, merge::SlotRow};
+
+use crate::engine::{Engine, EngineError, Opened, Seal, SystemBatch, SystemKind};
+
+/// Reads every row.
+pub(super) fn load(engine: &Engine) -> Result<Vec<SlotRow>, EngineError> {
+    let mut rows = vec![SlotRow::default(); Slot::all().len()];
+    for (key, bytes) in engine.system_records(SystemKind::Ownership)? {
+        let slot = <[u8; 2]>::try_from(key.as_slice()).ok().and_then(|number| Slot::new(u16::from_be_bytes(number)));
+        let slot = slot.ok_or_else(|| EngineError::Damaged("an ownership record belongs to no slot".into()))?;
+        let name = format!("the ownership record of slot {slot}");
+        let mut record = Opened::open(&name, &bytes)?;
+        let (owner, epoch) = (NodeId::from_bytes(record.array()?), SlotEpoch(record.u64()?));
+        rows[slot.index()] = SlotRow { owner: Some(owner), epoch };
+    }
+    Ok(rows)
+}
+
+/// Adds the writes that give those slots their owner and epoch.
+pub fn ownership_records(batch: &mut SystemBatch, rows: &[(Slot, SlotRow)]) {
+    for (slot, row) in rows {
+        if let Some(owner) = row.owner {
+            let record = Seal::new().bytes(owner.as_bytes()).u64(row.epoch.0).finish();
+            batch.put(SystemKind::Ownership, &slot.get().to_be_bytes(), record);
+        }
+    }
+}

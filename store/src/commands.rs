@@ -1,0 +1,22 @@
+//! Commands: one table of specs, one file a family.
+
+mod client;
+mod cluster;
+mod clusterx;
+mod error;
+mod flush;
+mod glob;
+mod info;
+mod keys;
+mod listing;
+mod run;
+mod scan;
+mod server;
+mod session;
+mod strings;
+mod table;
+
+pub use error::CommandError;
+pub use run::{Context, Later, LaterReply, Step, run};
+pub use session::{Plane, Session};
+pub use table::{CommandSpec, Flags, Handler, KeyPositions, find, table};

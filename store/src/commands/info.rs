@@ -1,0 +1,129 @@
+//! INFO: the server's account of itself, in Redis' sections.
+
+use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
+
+use super::{CommandError, Context};
+use crate::{
+    config::plan_memory,
+    node::{Node, now_ms},
+    protocol::Request,
+};
+
+/// The version of Redis whose commands and replies are followed; clients choose features by it.
+pub(super) const REDIS_VERSION: &str = "7.4.0";
+
+const SECTIONS: [(&str, fn(&Node) -> String); 7] = [
+    ("server", server),
+    ("clients", clients),
+    ("memory", memory),
+    ("persistence", persistence),
+    ("stats", stats),
+    ("cluster", cluster),
+    ("keyspace", keyspace),
+];
+
+pub(super) fn info(cx: &mut Context<'_, '_>, request: &Request) -> Result<(), CommandError> {
+    let wanted: Vec<Vec<u8>> = request[1..].iter().map(|word| word.to_ascii_lowercase()).collect();
+    let every = wanted.is_empty() || wanted.iter().any(|word| matches!(word.as_slice(), b"all" | b"default" | b"everything"));
+    let mut text = String::new();
+    for (name, section) in SECTIONS {
+        if every || wanted.iter().any(|word| word == name.as_bytes()) {
+            let separator = if text.is_empty() { "" } else { "\r\n" };
+            let title = name[..1].to_ascii_uppercase() + &name[1..];
+            let _ = write!(text, "{separator}# {title}\r\n{}", section(cx.node));
+        }
+    }
+    cx.reply.verbatim(&text);
+    Ok(())
+}
+
+fn lines(pairs: &[(&str, String)]) -> String {
+    pairs.iter().fold(String::new(), |mut text, (name, value)| {
+        let _ = write!(text, "{name}:{value}\r\n");
+        text
+    })
+}
+
+fn server(node: &Node) -> String {
+    let mode = if node.cluster.enabled() { "cluster" } else { "standalone" };
+    let uptime = node.started.elapsed().as_secs();
+    lines(&[
+        ("redis_version", REDIS_VERSION.into()),
+        ("sluice_version", env!("CARGO_PKG_VERSION").into()),
+        ("redis_mode", mode.into()),
+        ("os", std::env::consts::OS.into()),
+        ("arch_bits", usize::BITS.to_string()),
+        ("process_id", std::process::id().to_string()),
+        ("run_id", node.cluster.me().to_string()),
+        ("tcp_port", node.settings.port.to_string()),
+        ("admin_port", node.settings.admin_port.to_string()),
+        ("server_time_usec", (now_ms() * 1000).to_string()),
+        ("uptime_in_seconds", uptime.to_string()),
+        ("uptime_in_days", (uptime / 86_400).to_string()),
+    ])
+}
+
+fn clients(node: &Node) -> String {
+    lines(&[
+        ("connected_clients", node.stats.connections.load(Relaxed).to_string()),
+        ("maxclients", node.settings.maxclients.to_string()),
+    ])
+}
+
+fn memory(node: &Node) -> String {
+    let settings = &node.settings;
+    let plan = plan_memory(settings.memory_budget.0, settings.row_cache.0, settings.write_buffer.0);
+    let storage = node.engine.storage();
+    lines(&[
+        ("memory_budget", plan.budget.to_string()),
+        ("block_cache_capacity", plan.block_cache.to_string()),
+        ("block_cache_used", storage.block_cache_bytes.to_string()),
+        ("memtables_limit", plan.memtables.to_string()),
+        ("memtables_used", storage.memtable_bytes.to_string()),
+        ("table_readers_used", storage.table_reader_bytes.to_string()),
+        ("mem_allocator", "jemalloc".into()),
+    ])
+}
+
+fn persistence(node: &Node) -> String {
+    let (status, counters) = (node.persistence(), node.engine.counters());
+    let yes = |value: bool| if value { "yes".to_owned() } else { "no".to_owned() };
+    lines(&[
+        ("loading", "0".into()),
+        ("instance", node.engine.instance().to_string()),
+        ("wal", yes(status.wal)),
+        ("sync", node.engine.sync_policy().name().into()),
+        ("wal_fsyncs_total", counters.wal_fsyncs.to_string()),
+        ("flush_rounds_total", counters.flush_rounds_total.to_string()),
+        ("flush_waiters", counters.flush_waiters.to_string()),
+        ("last_flush_round", status.last_flush_round.to_string()),
+        ("recovered_round", status.recovered_round.to_string()),
+        ("clean_shutdown", yes(status.clean_shutdown)),
+        ("latest_sequence", status.latest_sequence.to_string()),
+        ("reclaim_pending_generations", counters.reclaim_pending.to_string()),
+        ("reclaimed_keys_total", counters.reclaimed_keys.to_string()),
+    ])
+}
+
+fn stats(node: &Node) -> String {
+    let stats = &node.stats;
+    lines(&[
+        ("total_connections_received", stats.connections_total.load(Relaxed).to_string()),
+        ("total_commands_processed", stats.commands.load(Relaxed).to_string()),
+        ("rejected_connections", stats.connections_rejected.load(Relaxed).to_string()),
+        ("total_error_replies", stats.errors.load(Relaxed).to_string()),
+        ("parked_commands_total", stats.parked.load(Relaxed).to_string()),
+    ])
+}
+
+fn cluster(node: &Node) -> String {
+    lines(&[("cluster_enabled", u8::from(node.cluster.enabled()).to_string())])
+}
+
+/// The number of keys is RocksDB's estimate, as counting them would cost a scan: DBSIZE counts.
+fn keyspace(node: &Node) -> String {
+    match node.engine.storage().keys_estimate {
+        0 => String::new(),
+        keys => format!("db0:keys={keys},expires=0,avg_ttl=0\r\n"),
+    }
+}

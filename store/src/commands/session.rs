@@ -1,0 +1,60 @@
+//! What a connection is to commands.
+
+use bytes::Bytes;
+
+use crate::{engine::Written, protocol::Version};
+
+/// Which listener a connection came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plane {
+    /// Clients.
+    Data,
+    /// Operator, peers, people who look in.
+    Admin,
+}
+
+/// The state of a connection that commands read and change.
+pub struct Session {
+    /// Its number, never used again by this process.
+    pub id: u64,
+    /// Its listener.
+    pub plane: Plane,
+    /// Whether it may do more than authenticate.
+    pub authenticated: bool,
+    /// Protocol version of its replies.
+    pub version: Version,
+    /// Name given by CLIENT SETNAME.
+    pub name: Bytes,
+    /// Library name given by CLIENT SETINFO.
+    pub lib_name: Bytes,
+    /// Library version given by CLIENT SETINFO.
+    pub lib_version: Bytes,
+    /// Whether the connection ends once its replies are sent.
+    pub closing: bool,
+    /// The last of its writes that a reply may have to wait for.
+    pub written: Option<Written>,
+}
+
+impl Session {
+    /// A fresh connection.
+    pub fn new(id: u64, plane: Plane, authenticated: bool) -> Self {
+        Self {
+            id,
+            plane,
+            authenticated,
+            version: Version::default(),
+            name: Bytes::new(),
+            lib_name: Bytes::new(),
+            lib_version: Bytes::new(),
+            closing: false,
+            written: None,
+        }
+    }
+
+    /// Notes a write whose reply has to be as durable as the sync policy promises.
+    pub fn note(&mut self, written: Option<Written>) {
+        if let Some(written) = written {
+            self.written = Some(written);
+        }
+    }
+}

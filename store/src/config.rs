@@ -1,0 +1,11 @@
+//! Settings: `key value` lines of a file, `--key value` on the command line, `SLUICE_KEY_NAME` in the environment; later ones win in
+//! the order file, environment, command line. One table of keys; unknown ones are refused by name.
+
+mod load;
+mod memory;
+mod settings;
+mod value;
+
+pub use load::{ConfigError, Invocation, load};
+pub use memory::{MemoryPlan, plan_memory};
+pub use settings::{Settings, Spec, specs};

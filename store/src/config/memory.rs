@@ -1,0 +1,57 @@
+//! The memory budget: one number, from the container's limit when it is not set, divided among caches and memtables.
+
+use std::fs;
+
+/// Smallest budget that works at all.
+const BUDGET_MIN: u64 = 64 << 20;
+
+/// Who gets how many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// All of it.
+    pub budget: u64,
+    /// Block cache; memtables are charged to it, so it is the whole budget less the row cache.
+    pub block_cache: u64,
+    /// All memtables together.
+    pub memtables: u64,
+    /// One memtable.
+    pub write_buffer: u64,
+}
+
+/// Divides the budget. `set` is the setting, 0 when it is to be found.
+pub fn plan_memory(set: u64, row_cache: u64, write_buffer: u64) -> MemoryPlan {
+    let budget = if set > 0 { set } else { found() }.max(BUDGET_MIN);
+    let block_cache = budget.saturating_sub(row_cache).max(BUDGET_MIN / 2);
+    let memtables = (block_cache * 2 / 5).max(16 << 20);
+    // Four memtables of one family may exist at once; none of them may outgrow its share.
+    MemoryPlan { budget, block_cache, memtables, write_buffer: write_buffer.min(memtables / 2) }
+}
+
+fn found() -> u64 {
+    let read = |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let machine = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok()))
+        .map_or(1 << 30, |kib| kib << 10);
+    // cgroup v2, then v1; without a limit both show none or more than the machine has.
+    let container = read("/sys/fs/cgroup/memory.max").or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
+    match container.filter(|limit| *limit < machine) {
+        Some(limit) => limit / 10 * 6,
+        None => machine / 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_stay_within_the_budget() {
+        for (budget, row) in [(64 << 20, 0), (256 << 20, 0), (1 << 30, 256 << 20), (8 << 30, 1 << 30)] {
+            let plan = plan_memory(budget, row, 64 << 20);
+            assert!(plan.block_cache + row <= plan.budget, "{plan:?}");
+            assert!(plan.memtables <= plan.block_cache && plan.write_buffer <= plan.memtables, "{plan:?}");
+        }
+        assert!(plan_memory(0, 0, 64 << 20).budget >= BUDGET_MIN);
+    }
+}

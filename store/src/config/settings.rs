@@ -1,0 +1,130 @@
+//! The table of settings. Names are Redis' where Redis has the thing, Kvrocks' where Kvrocks has it.
+
+use super::value::{Addresses, Bytes, Value};
+use crate::engine::SyncPolicy;
+
+/// One setting: how it is named, read and written.
+pub struct Spec {
+    /// Its name.
+    pub name: &'static str,
+    /// What it means, with units.
+    pub doc: &'static str,
+    /// Never shown.
+    pub secret: bool,
+    /// Sets it from its text form.
+    pub set: fn(&mut Settings, &str) -> Result<(), String>,
+    /// Its text form.
+    pub get: fn(&Settings) -> String,
+}
+
+macro_rules! settings {
+    ($( $(#[$secret:ident])? $field:ident : $kind:ty = $default:expr, $name:literal, $doc:literal; )*) => {
+        /// Every setting, typed.
+        #[derive(Clone, Debug)]
+        pub struct Settings {
+            $( #[doc = $doc] pub $field: $kind, )*
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $( $field: $default, )* }
+            }
+        }
+
+        /// The table of all settings, in the order of the documentation.
+        pub fn specs() -> &'static [Spec] {
+            static SPECS: &[Spec] = &[ $( Spec {
+                name: $name,
+                doc: $doc,
+                secret: settings!(@secret $($secret)?),
+                set: |settings, text| <$kind as Value>::parse(text).map(|value| settings.$field = value),
+                get: |settings| Value::render(&settings.$field),
+            }, )* ];
+            SPECS
+        }
+    };
+    (@secret secret) => { true };
+    (@secret) => { false };
+}
+
+fn loopback() -> Addresses {
+    Addresses(vec!["127.0.0.1".into(), "-::1".into()])
+}
+
+settings! {
+    port: u16 = 6379, "port", "Port for clients.";
+    bind: Addresses = loopback(), "bind", "Addresses to listen on for clients; `*` is all of IPv4; a leading `-`: may be missing.";
+    admin_port: u16 = 7379, "admin-port", "Port of the admin plane: HTTP /livez, /readyz, /metrics, and RESP for operator, peers and redis-cli.";
+    admin_bind: Addresses = loopback(), "admin-bind", "Addresses of the admin plane.";
+    dir: String = "./sluice-data".into(), "dir", "The data directory. Empty or made by Sluice, anything else is refused.";
+    #[secret] requirepass: String = String::new(), "requirepass", "Password of clients; empty: none.";
+    #[secret] admin_password: String = String::new(), "admin-password", "Password of the admin plane, also used between nodes; empty: the admin plane's commands are for loopback peers only.";
+    protected_mode: bool = true, "protected-mode", "Without requirepass, serve loopback clients only.";
+    maxclients: u32 = 10_000, "maxclients", "Most client connections at once.";
+    timeout: u32 = 0, "timeout", "Seconds after which an idle client is disconnected; 0: never.";
+    tcp_keepalive: u32 = 300, "tcp-keepalive", "Seconds between TCP keep-alive probes; 0: none.";
+    tcp_backlog: u32 = 511, "tcp-backlog", "Connections the system holds before they are accepted.";
+    io_threads: u32 = 0, "io-threads", "Threads that serve clients; 0: one a processor.";
+    cluster_enabled: bool = false, "cluster-enabled", "Be a node of a cluster.";
+    cluster_peer_timeout_ms: u64 = 3000, "cluster-peer-timeout-ms", "Milliseconds a starting node waits for its peers' word on its slots.";
+    wal: bool = true, "wal", "Write-ahead log: yes, or no (then what is not flushed is lost by a crash). Changed at a restart.";
+    sync: SyncPolicy = SyncPolicy::EverySecond, "sync", "When the write-ahead log is made durable: always, everysec or no.";
+    flush_wait: bool = true, "flush-wait", "FLUSHMEMTABLE without ASYNC waits for its round.";
+    memory_budget: Bytes = Bytes(0), "memory-budget", "Bytes for caches and memtables together; 0: six tenths of the container's limit, or a quarter of the machine.";
+    row_cache: Bytes = Bytes(0), "rocksdb.row_cache_size", "Bytes of row cache; 0: none.";
+    write_buffer: Bytes = Bytes(64 << 20), "rocksdb.write_buffer_size", "Bytes of one memtable.";
+    max_total_wal_size: Bytes = Bytes(512 << 20), "rocksdb.max_total_wal_size", "Bytes of write-ahead log after which the oldest memtables are flushed.";
+    max_open_files: i32 = 4096, "rocksdb.max_open_files", "Most files RocksDB keeps open; -1: all.";
+    max_background_jobs: i32 = 4, "rocksdb.max_background_jobs", "Threads for flushes and compactions.";
+    key_size_max: Bytes = Bytes(64 << 10), "key-size-max", "Longest key, in bytes.";
+    proto_max_bulk_len: Bytes = Bytes(512 << 20), "proto-max-bulk-len", "Longest argument of a request, in bytes.";
+    request_args_max: u32 = 1 << 20, "request-args-max", "Most arguments of a request.";
+    client_query_buffer_limit: Bytes = Bytes(1 << 30), "client-query-buffer-limit", "Longest request in all, in bytes.";
+    client_output_buffer_limit: Bytes = Bytes(256 << 20), "client-output-buffer-limit", "Reply bytes a client may leave unread before it is disconnected.";
+    park_timeout_ms: u64 = 15_000, "park-timeout-ms", "Milliseconds a command waits for a slot that is being switched, before TRYAGAIN.";
+    migrate_unit_slots: u32 = 64, "migrate-unit-slots", "Most slots switched together.";
+    migrate_batch_size: Bytes = Bytes(1 << 20), "migrate-batch-size", "Bytes of one batch of a migration.";
+    migrate_timeout_ms: u64 = 10_000, "migrate-timeout-ms", "Milliseconds for one answer of a migration's peer.";
+    migrate_switch_timeout_ms: u64 = 8000, "migrate-switch-timeout-ms", "Milliseconds writes of a unit may wait before its switch is undone and tried again.";
+    migrate_attempts_max: u32 = 30, "migrate-attempts-max", "Attempts of a unit before its job fails.";
+    migrate_backoff_ms_max: u64 = 5000, "migrate-backoff-ms-max", "Longest pause between attempts, in milliseconds.";
+    loglevel: String = "info".into(), "loglevel", "error, warn, info, debug or trace.";
+    log_format: String = "text".into(), "log-format", "text, or json.";
+}
+
+impl Settings {
+    /// Contradictions between settings, by name and with the way out.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.admin_port == self.port && self.port != 0 {
+            return Err("port and admin-port are the same: give one of them another number".into());
+        }
+        if !["error", "warn", "info", "debug", "trace"].contains(&self.loglevel.as_str()) {
+            return Err(format!("loglevel is `{}`: it has to be error, warn, info, debug or trace", self.loglevel));
+        }
+        if !["text", "json"].contains(&self.log_format.as_str()) {
+            return Err(format!("log-format is `{}`: it has to be text or json", self.log_format));
+        }
+        let positive = [
+            ("maxclients", u64::from(self.maxclients)),
+            ("key-size-max", self.key_size_max.0),
+            ("proto-max-bulk-len", self.proto_max_bulk_len.0),
+            ("request-args-max", u64::from(self.request_args_max)),
+            ("migrate-unit-slots", u64::from(self.migrate_unit_slots)),
+            ("migrate-batch-size", self.migrate_batch_size.0),
+            ("migrate-attempts-max", u64::from(self.migrate_attempts_max)),
+            ("migrate-timeout-ms", self.migrate_timeout_ms),
+            ("migrate-switch-timeout-ms", self.migrate_switch_timeout_ms),
+            ("park-timeout-ms", self.park_timeout_ms),
+        ];
+        if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{name} is 0: it has to be at least 1"));
+        }
+        if self.key_size_max.0 > 1 << 20 {
+            return Err("key-size-max is over 1mb: keys are held in every index, keep them below".into());
+        }
+        if self.max_background_jobs < 2 {
+            return Err("rocksdb.max_background_jobs is below 2: flushes and compactions need one each".into());
+        }
+        Ok(())
+    }
+}

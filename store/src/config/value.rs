@@ -1,0 +1,113 @@
+//! Kinds of values a setting may have, and how they are written.
+
+use std::fmt::Write as _;
+
+use crate::engine::SyncPolicy;
+
+/// A value that a setting can have.
+pub(super) trait Value: Sized {
+    /// Reads it, or says what it has to look like.
+    fn parse(text: &str) -> Result<Self, String>;
+    /// Writes it so that it can be read again.
+    fn render(&self) -> String;
+}
+
+impl Value for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "yes" => Ok(true),
+            "no" => Ok(false),
+            _ => Err("it has to be yes or no".into()),
+        }
+    }
+
+    fn render(&self) -> String {
+        if *self { "yes".into() } else { "no".into() }
+    }
+}
+
+impl Value for String {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.chars().any(char::is_control) { Err("it has to be free of control characters".into()) } else { Ok(text.into()) }
+    }
+
+    fn render(&self) -> String {
+        if self.is_empty() || self.contains([' ', '"', '\'', '\\']) { format!("{self:?}") } else { self.clone() }
+    }
+}
+
+macro_rules! number {
+    ($($kind:ty),*) => {$(
+        impl Value for $kind {
+            fn parse(text: &str) -> Result<Self, String> {
+                text.parse().map_err(|_| format!("it has to be a whole number from {} to {}", <$kind>::MIN, <$kind>::MAX))
+            }
+
+            fn render(&self) -> String {
+                self.to_string()
+            }
+        }
+    )*};
+}
+number!(u16, u32, u64, i32);
+
+/// A size in bytes, written like `64mb`, with the units of Redis: `k`, `m`, `g` are powers of 1000, `kb`, `mb`, `gb` of 1024.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl Value for Bytes {
+    fn parse(text: &str) -> Result<Self, String> {
+        let lower = text.to_ascii_lowercase();
+        let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let factor: u64 = match &lower[digits.len()..] {
+            "" | "b" => 1,
+            "k" => 1000,
+            "kb" => 1 << 10,
+            "m" => 1_000_000,
+            "mb" => 1 << 20,
+            "g" => 1_000_000_000,
+            "gb" => 1 << 30,
+            _ => return Err("it has to be a size like 1024, 64kb, 512mb or 4gb".into()),
+        };
+        let number: u64 = digits.parse().map_err(|_| "it has to be a size like 1024, 64kb, 512mb or 4gb".to_owned())?;
+        number.checked_mul(factor).map(Self).ok_or_else(|| "it is larger than any memory".into())
+    }
+
+    fn render(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// Addresses to listen on, as Redis writes them: a leading `-` means that the address may be missing on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses(pub Vec<String>);
+
+impl Value for Addresses {
+    fn parse(text: &str) -> Result<Self, String> {
+        let all: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        if all.is_empty() || all.len() > 16 {
+            return Err("it has to be 1 to 16 addresses, like `127.0.0.1 -::1` or `*`".into());
+        }
+        Ok(Self(all))
+    }
+
+    fn render(&self) -> String {
+        self.0.iter().fold(String::new(), |mut text, address| {
+            let _ = write!(text, "{}{address}", if text.is_empty() { "" } else { " " });
+            text
+        })
+    }
+}
+
+impl Value for SyncPolicy {
+    fn parse(text: &str) -> Result<Self, String> {
+        [Self::Always, Self::EverySecond, Self::No]
+            .into_iter()
+            .find(|policy| policy.name() == text)
+            .ok_or_else(|| "it has to be always, everysec or no".into())
+    }
+
+    fn render(&self) -> String {
+        self.name().into()
+    }
+}

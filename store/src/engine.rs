@@ -1,0 +1,40 @@
+//! The storage engine: the only room that names RocksDB.
+//!
+//! Invariants: every user key begins with its slot and generation; nothing here ever writes a range tombstone; `system` records are
+//! written with a synced WAL in every mode. The bytes on disk are described in `engine/FORMAT.md`.
+
+mod database;
+mod directory;
+mod error;
+mod families;
+mod flush;
+mod gate;
+mod generations;
+mod identity;
+mod layout;
+mod raw;
+mod reclaim;
+mod record;
+mod scan;
+mod sealed;
+mod slot_table;
+mod staging;
+mod storage;
+mod stripes;
+mod sync;
+mod system;
+mod write;
+
+pub use database::{Counters, Engine, EngineOptions, Start};
+pub use error::EngineError;
+pub use flush::{FlushError, FlushWait};
+pub use gate::Inside;
+pub use layout::Generation;
+pub use record::{Kind, Record, RecordError};
+pub use scan::{SlotUsage, StoredKey};
+pub(crate) use sealed::{Opened, Seal};
+pub use staging::{RawFamily, RawRecord};
+pub use storage::Storage;
+pub use sync::SyncPolicy;
+pub use system::{SystemBatch, SystemKind};
+pub use write::{KeyWrite, Stored, Written};

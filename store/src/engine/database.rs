@@ -1,0 +1,298 @@
+//! Opening and closing; the engine as a whole.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use rocksdb::{Cache, DBRecoveryMode, LogLevel, Options, WriteBufferManager};
+use sluice_topology::{InstanceId, NodeId, Slot};
+
+use super::{
+    EngineError, FlushError, FlushWait, Generation, Inside, SyncPolicy,
+    directory,
+    flush::{self, FlushRounds},
+    gate::Gate,
+    identity::{self, Identity},
+    raw::Database,
+    reclaim::Reclaimer,
+    slot_table::SlotTable,
+    stripes::Stripes,
+    sync::Syncer,
+    system::{self, SystemBatch, SystemKind},
+};
+
+/// Settings of the engine. Sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// The data directory.
+    pub directory: PathBuf,
+    /// Whether writes go to the write-ahead log.
+    pub wal: bool,
+    /// When the log is made durable.
+    pub sync: SyncPolicy,
+    /// Block cache.
+    pub block_cache_bytes: usize,
+    /// Row cache; 0: none.
+    pub row_cache_bytes: usize,
+    /// One memtable.
+    pub write_buffer_bytes: usize,
+    /// All memtables together, before flushes begin.
+    pub memtables_bytes: usize,
+    /// Most write-ahead log kept before the oldest memtables are flushed.
+    pub wal_bytes_max: u64,
+    /// Threads for flushes and compactions.
+    pub background_jobs: i32,
+    /// Most files kept open.
+    pub open_files_max: i32,
+}
+
+/// What a start found on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The directory was empty.
+    pub created: bool,
+    /// The flush round found.
+    pub recovered_round: u64,
+    /// The last shutdown flushed and closed in order.
+    pub clean_shutdown: bool,
+}
+
+/// An open storage engine.
+pub struct Engine {
+    // Threads first: they end before the database they use is closed.
+    syncer: Syncer,
+    rounds: FlushRounds,
+    reclaimer: Reclaimer,
+    database: Arc<Database>,
+    gate: Arc<Gate>,
+    table: SlotTable,
+    stripes: Stripes,
+    identity: Mutex<Identity>,
+    options: EngineOptions,
+    start: Start,
+    closing: AtomicBool,
+}
+
+impl Engine {
+    /// Opens the data directory, or makes it when it is empty.
+    pub fn open(options: EngineOptions) -> Result<Self, EngineError> {
+        let path = directory::prepare(&options.directory)?;
+        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let database = Database::open(&path, &db_options(&options, &cache), &options, &cache)
+            .map_err(|error| explain_open(&options.directory, error))?;
+        let database = Arc::new(database);
+        let (identity, rows, created) = identity::load_or_create(&database)?;
+        let recovered_round = flush::recovered_round(&database, identity.instance)?;
+        let clean_shutdown = take_clean_marker(&database)?;
+        let gate = Arc::new(Gate::new());
+        Ok(Self {
+            syncer: Syncer::start(database.clone(), options.sync)?,
+            rounds: FlushRounds::start(database.clone(), identity.instance, options.wal, recovered_round)?,
+            reclaimer: Reclaimer::start(database.clone(), gate.clone())?,
+            table: SlotTable::new(rows),
+            stripes: Stripes::new(),
+            identity: Mutex::new(identity),
+            start: Start { created, recovered_round, clean_shutdown },
+            closing: AtomicBool::new(false),
+            database,
+            gate,
+            options,
+        })
+    }
+
+    /// The node's id.
+    pub fn node_id(&self) -> NodeId {
+        self.identity().node
+    }
+
+    /// The database's id.
+    pub fn instance(&self) -> InstanceId {
+        self.identity().instance
+    }
+
+    /// Gives the node another id, durably. Whether that is allowed is for the cluster room to say.
+    pub fn set_node_id(&self, node: NodeId) -> Result<(), EngineError> {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = Identity { node, instance: identity.instance };
+        system::write(&self.database, fresh.record())?;
+        *identity = fresh;
+        Ok(())
+    }
+
+    /// What this start found on disk.
+    pub fn start(&self) -> Start {
+        self.start
+    }
+
+    /// The settings it was opened with.
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    /// Enters the gate: see [`super::gate`]. Every command does, before it looks at ownership or generations.
+    pub fn enter(&self) -> Inside<'_> {
+        self.gate.enter()
+    }
+
+    /// Waits until every command that entered before has left.
+    pub fn drain(&self) {
+        self.gate.drain();
+    }
+
+    /// The generation that commands of that slot use.
+    pub fn live(&self, slot: Slot) -> Generation {
+        self.table.live(slot)
+    }
+
+    /// Current sync policy.
+    pub fn sync_policy(&self) -> SyncPolicy {
+        self.syncer.policy()
+    }
+
+    /// Changes the sync policy.
+    pub fn set_sync_policy(&self, policy: SyncPolicy) {
+        self.syncer.set_policy(policy);
+    }
+
+    /// Waits until everything up to that sequence number is durable.
+    pub async fn durable(&self, sequence: u64) -> Result<(), EngineError> {
+        self.syncer.wait(sequence).await
+    }
+
+    /// Returns when an fsync has failed: the process must not go on.
+    pub async fn sync_failed(&self) -> EngineError {
+        self.syncer.failed().await
+    }
+
+    /// Joins the pending flush round, or starts one; see [`super::flush`].
+    pub fn flush(&self, if_idle: bool) -> Result<FlushWait, FlushError> {
+        self.rounds.request(if_idle)
+    }
+
+    /// Whether writes are still taken. Looked at inside the gate.
+    pub fn takes_writes(&self) -> bool {
+        !self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Takes no more writes, flushes, and leaves the marker of a clean shutdown. Reads go on until the process ends.
+    pub fn close(&self) -> Result<(), EngineError> {
+        self.closing.store(true, Ordering::SeqCst);
+        self.gate.drain();
+        self.reclaimer.stop();
+        let receipt = self.rounds.request(false).map_err(close_error)?.receipt_blocking().map_err(close_error)?;
+        let mut clean = SystemBatch::new();
+        clean.put(SystemKind::Clean, b"", receipt.round.to_be_bytes().to_vec());
+        system::write(&self.database, clean)?;
+        self.rounds.stop();
+        self.syncer.stop();
+        self.database.db().cancel_all_background_work(true);
+        Ok(())
+    }
+
+    /// Named counters of the engine, for INFO and metrics.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            latest_sequence: self.database.db().latest_sequence_number(),
+            wal_fsyncs: self.syncer.fsyncs(),
+            flush_rounds_total: self.rounds.rounds_total(),
+            last_flush_round: self.rounds.last_round(),
+            flush_waiters: self.rounds.waiters(),
+            reclaim_pending: self.reclaimer.pending() as u64,
+            reclaimed_keys: self.reclaimer.reclaimed_keys(),
+        }
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub(super) fn table(&self) -> &SlotTable {
+        &self.table
+    }
+
+    pub(super) fn stripes(&self) -> &Stripes {
+        &self.stripes
+    }
+
+    pub(super) fn reclaimer(&self) -> &Reclaimer {
+        &self.reclaimer
+    }
+
+    fn identity(&self) -> Identity {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Engine::counters`].
+#[derive(Clone, Copy, Debug)]
+pub struct Counters {
+    /// RocksDB's latest sequence number.
+    pub latest_sequence: u64,
+    /// Fsyncs of the WAL by the sync thread.
+    pub wal_fsyncs: u64,
+    /// Flush rounds completed since the start.
+    pub flush_rounds_total: u64,
+    /// The last flush round that completed.
+    pub last_flush_round: u64,
+    /// Callers waiting for a flush round.
+    pub flush_waiters: u64,
+    /// Dead generations not yet worked off.
+    pub reclaim_pending: u64,
+    /// Keys of dead generations deleted since the start.
+    pub reclaimed_keys: u64,
+}
+
+fn close_error(error: FlushError) -> EngineError {
+    EngineError::Flush(error.to_string())
+}
+
+fn db_options(options: &EngineOptions, cache: &Cache) -> Options {
+    let mut db = Options::default();
+    db.create_if_missing(true);
+    db.create_missing_column_families(true);
+    // One flush, one version edit: with the WAL off a key's record and its fields come back together or not at all.
+    db.set_atomic_flush(true);
+    db.set_max_background_jobs(options.background_jobs);
+    db.set_max_open_files(options.open_files_max);
+    db.set_bytes_per_sync(1 << 20);
+    db.set_wal_bytes_per_sync(1 << 20);
+    db.set_max_total_wal_size(options.wal_bytes_max);
+    db.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager_with_cache(
+        options.memtables_bytes,
+        false,
+        cache.clone(),
+    ));
+    if options.row_cache_bytes > 0 {
+        db.set_row_cache(&Cache::new_lru_cache(options.row_cache_bytes));
+    }
+    // A kill leaves a torn record at the tail and nothing else; damage anywhere else must be seen, not skipped.
+    db.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    db.set_keep_log_file_num(5);
+    db.set_max_log_file_size(8 << 20);
+    db.set_log_level(LogLevel::Warn);
+    db
+}
+
+/// Reads and removes the marker of a clean shutdown: it speaks of the last shutdown only.
+fn take_clean_marker(database: &Database) -> Result<bool, EngineError> {
+    if system::read_one(database, SystemKind::Clean, b"")?.is_none() {
+        return Ok(false);
+    }
+    let mut batch = SystemBatch::new();
+    batch.delete(SystemKind::Clean, b"");
+    system::write(database, batch)?;
+    Ok(true)
+}
+
+/// RocksDB's message about its lock file, in our words.
+fn explain_open(path: &Path, error: EngineError) -> EngineError {
+    let text = error.to_string();
+    if text.contains("lock") && (text.contains("LOCK") || text.contains("temporarily unavailable")) {
+        return EngineError::InUse { path: path.to_owned() };
+    }
+    error
+}

@@ -1,0 +1,62 @@
+//! The column families and their RocksDB options.
+
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options};
+
+use super::database::EngineOptions;
+
+/// A column family. The order is the order in which handles are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// One record a key; a string's value inline.
+    Meta,
+    /// Subkeys: fields of hashes, members of sets, elements of lists.
+    Data,
+    /// Sorted-set index.
+    Score,
+    /// Stream entries.
+    Stream,
+    /// Identity, slot table, ownership, migration journal.
+    System,
+}
+
+impl Family {
+    pub(crate) const ALL: [Self; 5] = [Self::Meta, Self::Data, Self::Score, Self::Stream, Self::System];
+    /// The families that hold users' keys.
+    pub(crate) const USER: [Self; 4] = [Self::Meta, Self::Data, Self::Score, Self::Stream];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Data => "data",
+            Self::Score => "score",
+            Self::Stream => "stream",
+            Self::System => "system",
+        }
+    }
+}
+
+/// Descriptors of every family, the `default` one that RocksDB insists on included; it stays empty.
+pub(crate) fn descriptors(options: &EngineOptions, cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
+    let mut all = vec![ColumnFamilyDescriptor::new("default", Options::default())];
+    all.extend(Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, options, cache))));
+    all
+}
+
+fn family_options(family: Family, options: &EngineOptions, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    blocks.set_block_size(16 << 10);
+    blocks.set_format_version(6);
+    blocks.set_bloom_filter(10.0, false);
+    let mut family_options = Options::default();
+    family_options.set_block_based_table_factory(&blocks);
+    family_options.set_compression_type(DBCompressionType::Lz4);
+    family_options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    family_options.set_level_compaction_dynamic_level_bytes(true);
+    family_options.set_max_write_buffer_number(4);
+    let small = family == Family::System;
+    family_options.set_write_buffer_size(if small { 8 << 20 } else { options.write_buffer_bytes });
+    family_options
+}

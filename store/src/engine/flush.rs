@@ -1,0 +1,272 @@
+//! Flush rounds: proof of durability on request.
+//!
+//! One round runs, at most one is pending, any number of callers wait. A caller joins the pending round, never the running one, so a
+//! return always covers every write acknowledged before the call. Each round writes a marker (instance, round) with the data's own
+//! durability and then flushes every family in one atomic flush: a restart that finds the marker has everything before it.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use rocksdb::{WriteBatch, WriteOptions};
+use sluice_topology::{InstanceId, admin::FlushReceipt};
+use tokio::sync::oneshot;
+
+use super::{
+    EngineError,
+    families::Family,
+    layout::OWN_PREFIX,
+    raw::Database,
+    sealed::{Opened, Seal},
+};
+
+/// How long a round waits for a write stall to clear before it flushes with the stall allowed.
+const STALL_WAIT: Duration = Duration::from_secs(2);
+
+/// Why a caller got no receipt.
+#[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
+pub enum FlushError {
+    /// The caller wanted no wait and a round is running.
+    #[error("flush round {0} is running")]
+    Running(u64),
+    /// The flush itself failed.
+    #[error("flush round {round} failed: {why}")]
+    Failed {
+        /// The round.
+        round: u64,
+        /// RocksDB's reason.
+        why: String,
+    },
+    /// The engine is closed.
+    #[error("the store is shutting down")]
+    Closed,
+}
+
+type Outcome = Result<FlushReceipt, FlushError>;
+
+/// A caller's place in a round. Dropping it detaches the caller; the round goes on.
+pub struct FlushWait {
+    /// The round that covers the caller's writes.
+    pub round: u64,
+    outcome: oneshot::Receiver<Outcome>,
+}
+
+impl FlushWait {
+    /// Waits for the round.
+    pub async fn receipt(self) -> Outcome {
+        self.outcome.await.unwrap_or(Err(FlushError::Closed))
+    }
+
+    /// Waits for the round, blocking the thread.
+    pub fn receipt_blocking(self) -> Outcome {
+        self.outcome.blocking_recv().unwrap_or(Err(FlushError::Closed))
+    }
+}
+
+#[derive(Default)]
+struct State {
+    running: Option<u64>,
+    completed: u64,
+    pending: Vec<oneshot::Sender<Outcome>>,
+    wanted: bool,
+    stop: bool,
+}
+
+struct Shared {
+    database: Arc<Database>,
+    instance: InstanceId,
+    wal: bool,
+    state: Mutex<State>,
+    wake: Condvar,
+    rounds_total: AtomicU64,
+    waiters: AtomicU64,
+}
+
+/// The flush thread and its queue.
+pub(crate) struct FlushRounds {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl FlushRounds {
+    /// Starts the thread; rounds count on from the one that was recovered.
+    pub(crate) fn start(
+        database: Arc<Database>,
+        instance: InstanceId,
+        wal: bool,
+        recovered: u64,
+    ) -> Result<Self, EngineError> {
+        let shared = Arc::new(Shared {
+            database,
+            instance,
+            wal,
+            state: Mutex::new(State { completed: recovered, ..State::default() }),
+            wake: Condvar::new(),
+            rounds_total: AtomicU64::new(0),
+            waiters: AtomicU64::new(0),
+        });
+        let for_thread = shared.clone();
+        let thread = thread::Builder::new()
+            .name("flush".into())
+            .spawn(move || for_thread.run())
+            .map_err(EngineError::directory("the flush thread"))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Joins the pending round, or starts one. With `if_idle`, refuses when a round is running.
+    pub(crate) fn request(&self, if_idle: bool) -> Result<FlushWait, FlushError> {
+        let mut state = self.shared.lock();
+        if state.stop {
+            return Err(FlushError::Closed);
+        }
+        if let Some(round) = state.running.filter(|_| if_idle) {
+            return Err(FlushError::Running(round));
+        }
+        let (sender, outcome) = oneshot::channel();
+        state.pending.push(sender);
+        state.wanted = true;
+        let round = state.running.unwrap_or(state.completed) + 1;
+        self.shared.wake.notify_one();
+        Ok(FlushWait { round, outcome })
+    }
+
+    /// The last round that completed.
+    pub(crate) fn last_round(&self) -> u64 {
+        self.shared.lock().completed
+    }
+
+    /// Rounds completed since the start.
+    pub(crate) fn rounds_total(&self) -> u64 {
+        self.shared.rounds_total.load(Ordering::Relaxed)
+    }
+
+    /// Callers waiting right now.
+    pub(crate) fn waiters(&self) -> u64 {
+        self.shared.waiters.load(Ordering::Relaxed) + self.shared.lock().pending.len() as u64
+    }
+
+    /// Ends the thread once the pending round is done.
+    pub(crate) fn stop(&self) {
+        self.shared.lock().stop = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for FlushRounds {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        loop {
+            let (round, callers) = {
+                let mut state = self.lock();
+                while !state.wanted && !state.stop {
+                    state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                if !state.wanted {
+                    return;
+                }
+                state.wanted = false;
+                let round = state.completed + 1;
+                state.running = Some(round);
+                (round, std::mem::take(&mut state.pending))
+            };
+            self.waiters.store(callers.len() as u64, Ordering::Relaxed);
+            let outcome = self.flush(round, callers.len() as u64);
+            self.waiters.store(0, Ordering::Relaxed);
+            {
+                let mut state = self.lock();
+                state.running = None;
+                // A failed round keeps its number: no receipt was given for it, and its marker, if it survives, claims no more
+                // than what is before it.
+                if outcome.is_ok() {
+                    state.completed = round;
+                    self.rounds_total.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            for caller in callers {
+                let _ = caller.send(outcome.clone());
+            }
+        }
+    }
+
+    fn flush(&self, round: u64, waiters: u64) -> Outcome {
+        let started = Instant::now();
+        let failed = |error: EngineError| {
+            tracing::error!(round, %error, "flush round failed");
+            FlushError::Failed { round, why: error.to_string() }
+        };
+        let bytes = self.memtable_bytes();
+        write_marker(&self.database, self.instance, round, self.wal).map_err(failed)?;
+        let sequence = self.database.db().latest_sequence_number();
+        self.await_no_stall(started);
+        self.database.flush_all(true).map_err(failed)?;
+        let duration_ms = started.elapsed().as_millis() as u64;
+        tracing::info!(round, sequence, bytes, duration_ms, waiters, "flush round completed");
+        Ok(FlushReceipt { instance: self.instance, round, sequence, durable_at_ms: now_ms(), bytes, duration_ms, waiters })
+    }
+
+    /// Waits, bounded, until a flush would not make writers wait.
+    fn await_no_stall(&self, started: Instant) {
+        let meta = self.database.family(Family::Meta);
+        let stalled = || {
+            let property = |name: &str| self.database.db().property_int_value_cf(meta, name).ok().flatten().unwrap_or(0);
+            property("rocksdb.is-write-stopped") != 0 || property("rocksdb.num-immutable-mem-table") >= 2
+        };
+        while stalled() && started.elapsed() < STALL_WAIT {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn memtable_bytes(&self) -> u64 {
+        let size = |family| {
+            let handle = self.database.family(family);
+            self.database.db().property_int_value_cf(handle, "rocksdb.cur-size-all-mem-tables").ok().flatten().unwrap_or(0)
+        };
+        Family::ALL.into_iter().map(size).sum()
+    }
+}
+
+fn marker_key() -> Vec<u8> {
+    [&OWN_PREFIX[..], b"flush-round"].concat()
+}
+
+fn write_marker(database: &Database, instance: InstanceId, round: u64, wal: bool) -> Result<(), EngineError> {
+    let mut options = WriteOptions::default();
+    options.disable_wal(!wal);
+    let mut batch = WriteBatch::default();
+    let record = Seal::new().bytes(instance.as_bytes()).u64(round).u64(now_ms()).finish();
+    batch.put_cf(database.family(Family::Meta), marker_key(), record);
+    Ok(database.db().write_opt(batch, &options)?)
+}
+
+/// The round that this start found on disk; 0 when none was ever flushed.
+pub(crate) fn recovered_round(database: &Database, instance: InstanceId) -> Result<u64, EngineError> {
+    let Some(bytes) = database.db().get_cf(database.family(Family::Meta), marker_key())? else { return Ok(0) };
+    let mut record = Opened::open("the flush marker", &bytes)?;
+    let found = InstanceId::from_bytes(record.array()?);
+    if found != instance {
+        return Err(EngineError::Damaged(format!("the flush marker is of instance {found}, the database is {instance}")));
+    }
+    record.u64()
+}
+
+/// Unix time in milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

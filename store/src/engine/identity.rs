@@ -1,0 +1,94 @@
+//! Who a database is: its node id and instance id, made together with its slot table in one durable write.
+
+use std::fs::File;
+use std::io::Read as _;
+
+use sluice_topology::{InstanceId, NodeId, Slot};
+
+use super::{
+    EngineError,
+    families::Family,
+    raw::Database,
+    sealed::{Opened, Seal},
+    slot_table::SlotRow,
+    system::{self, SystemBatch, SystemKind, slot_row_key},
+};
+
+/// Ids of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) node: NodeId,
+    pub(crate) instance: InstanceId,
+}
+
+impl Identity {
+    fn encode(&self) -> Vec<u8> {
+        Seal::new().bytes(self.node.as_bytes()).bytes(self.instance.as_bytes()).finish()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, EngineError> {
+        let mut record = Opened::open("the identity record", bytes)?;
+        Ok(Self { node: NodeId::from_bytes(record.array()?), instance: InstanceId::from_bytes(record.array()?) })
+    }
+
+    /// The record that gives the database another node id.
+    pub(crate) fn record(&self) -> SystemBatch {
+        let mut batch = SystemBatch::new();
+        batch.put(SystemKind::Identity, b"", self.encode());
+        batch
+    }
+}
+
+/// Reads identity and slot table; makes them when the database is new. The flag says whether it was.
+pub(crate) fn load_or_create(database: &Database) -> Result<(Identity, Vec<SlotRow>, bool), EngineError> {
+    match system::read_one(database, SystemKind::Identity, b"")? {
+        Some(bytes) => Ok((Identity::decode(&bytes)?, load_rows(database)?, false)),
+        None => {
+            for family in Family::ALL {
+                let mut iterator = database.db().raw_iterator_cf(database.family(family));
+                iterator.seek_to_first();
+                iterator.status()?;
+                if iterator.valid() {
+                    return Err(EngineError::Damaged("it holds data and no identity record".into()));
+                }
+            }
+            let (identity, rows) = create(database)?;
+            Ok((identity, rows, true))
+        }
+    }
+}
+
+fn load_rows(database: &Database) -> Result<Vec<SlotRow>, EngineError> {
+    let stored = system::read_all(database, SystemKind::SlotRow)?;
+    let mut stored = stored.into_iter().peekable();
+    let mut rows = Vec::with_capacity(Slot::all().len());
+    for slot in Slot::all() {
+        let key = slot_row_key(slot);
+        let (_, bytes) = stored
+            .next_if(|(found, _)| *found == key)
+            .ok_or_else(|| EngineError::Damaged(format!("the slot table lacks the row of slot {slot}")))?;
+        rows.push(SlotRow::decode(slot, &bytes)?);
+    }
+    match stored.next() {
+        None => Ok(rows),
+        Some(_) => Err(EngineError::Damaged("the slot table has a row that belongs to no slot".into())),
+    }
+}
+
+fn create(database: &Database) -> Result<(Identity, Vec<SlotRow>), EngineError> {
+    let mut random = [0; NodeId::LEN + InstanceId::LEN];
+    File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut random))
+        .map_err(EngineError::directory("/dev/urandom"))?;
+    let (mut node, mut instance) = ([0; NodeId::LEN], [0; InstanceId::LEN]);
+    node.copy_from_slice(&random[..NodeId::LEN]);
+    instance.copy_from_slice(&random[NodeId::LEN..]);
+    let identity = Identity { node: NodeId::from_bytes(node), instance: InstanceId::from_bytes(instance) };
+    let mut batch = identity.record();
+    let rows: Vec<SlotRow> = Slot::all().map(|_| SlotRow::first()).collect();
+    for (slot, row) in Slot::all().zip(&rows) {
+        batch.put(SystemKind::SlotRow, &slot_row_key(slot), row.encode());
+    }
+    system::write(database, batch)?;
+    Ok((identity, rows))
+}

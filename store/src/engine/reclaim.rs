@@ -1,0 +1,201 @@
+//! Giving back the space of dead generations: a background thread deletes their keys, paced, and forgets them when nothing is left.
+//!
+//! A generation is touched only once its drop is durable and every command that began before the drop has ended.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use rocksdb::{ReadOptions, WriteBatch};
+use sluice_topology::Slot;
+
+use super::{
+    EngineError, Generation,
+    families::Family,
+    gate::Gate,
+    layout::{prefix, prefix_end},
+    raw::Database,
+    system::{self, SystemBatch, SystemKind, dead_key},
+};
+
+/// Keys deleted in one batch.
+const BATCH_KEYS: usize = 1000;
+/// Pause after each batch, so that deleting never takes more than a share of the disk from the living.
+const BATCH_PAUSE: Duration = Duration::from_millis(2);
+/// Generations whose records are removed in one durable write.
+const GROUP_GENERATIONS: usize = 256;
+/// Pause after an error, before it is tried again.
+const ERROR_PAUSE: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+struct Queue {
+    dead: VecDeque<(Slot, Generation)>,
+    stop: bool,
+}
+
+struct Shared {
+    database: Arc<Database>,
+    gate: Arc<Gate>,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    reclaimed_keys: AtomicU64,
+}
+
+/// The reclaiming thread and its queue.
+pub(crate) struct Reclaimer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Reclaimer {
+    /// Starts with what earlier runs left.
+    pub(crate) fn start(database: Arc<Database>, gate: Arc<Gate>) -> Result<Self, EngineError> {
+        let mut left = VecDeque::new();
+        for (key, _) in system::read_all(&database, SystemKind::Dead)? {
+            let damaged = || EngineError::Damaged("the record of a dead generation has a key of the wrong length".into());
+            let [_, s0, s1, g0, g1, g2, g3] = *key.first_chunk::<7>().ok_or_else(damaged)?;
+            let slot = Slot::new(u16::from_be_bytes([s0, s1])).ok_or_else(damaged)?;
+            left.push_back((slot, Generation(u32::from_be_bytes([g0, g1, g2, g3]))));
+        }
+        let shared = Arc::new(Shared {
+            database,
+            gate,
+            queue: Mutex::new(Queue { dead: left, stop: false }),
+            wake: Condvar::new(),
+            reclaimed_keys: AtomicU64::new(0),
+        });
+        let for_thread = shared.clone();
+        let thread = thread::Builder::new()
+            .name("reclaim".into())
+            .spawn(move || for_thread.run())
+            .map_err(EngineError::directory("the reclaim thread"))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Hands over generations whose drop is durable.
+    pub(crate) fn add(&self, dead: Vec<(Slot, Generation)>) {
+        if !dead.is_empty() {
+            self.shared.lock().dead.extend(dead);
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Generations still to be worked off.
+    pub(crate) fn pending(&self) -> usize {
+        self.shared.lock().dead.len()
+    }
+
+    /// Keys deleted since the start.
+    pub(crate) fn reclaimed_keys(&self) -> u64 {
+        self.shared.reclaimed_keys.load(Ordering::Relaxed)
+    }
+
+    /// Ends the thread; what is left is found again at the next start.
+    pub(crate) fn stop(&self) {
+        self.shared.lock().stop = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Reclaimer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopped(&self) -> bool {
+        self.lock().stop
+    }
+
+    fn run(&self) {
+        loop {
+            // All that is queued by now is taken together: one drain serves it all.
+            let dead: Vec<(Slot, Generation)> = {
+                let mut queue = self.lock();
+                while queue.dead.is_empty() && !queue.stop {
+                    queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                }
+                if queue.stop {
+                    return;
+                }
+                queue.dead.iter().copied().collect()
+            };
+            self.gate.drain();
+            for group in dead.chunks(GROUP_GENERATIONS) {
+                while let Err(error) = self.reclaim(group) {
+                    tracing::warn!(%error, "dead generations were not reclaimed; trying again");
+                    self.pause(ERROR_PAUSE);
+                    if self.stopped() {
+                        return;
+                    }
+                }
+                let mut queue = self.lock();
+                if queue.stop {
+                    return;
+                }
+                queue.dead.drain(..group.len());
+            }
+        }
+    }
+
+    fn pause(&self, pause: Duration) {
+        let queue = self.lock();
+        if !queue.stop {
+            let _ = self.wake.wait_timeout(queue, pause);
+        }
+    }
+
+    /// Deletes what the generations hold, then their records, which are durable only after the deletions: both are in the
+    /// write-ahead log, in this order. Returns early, with work left, when the thread is to stop.
+    fn reclaim(&self, group: &[(Slot, Generation)]) -> Result<(), EngineError> {
+        let mut done = SystemBatch::new();
+        for (slot, generation) in group {
+            for family in Family::USER {
+                while self.delete_some(family, *slot, *generation)? == BATCH_KEYS {
+                    self.pause(BATCH_PAUSE);
+                    if self.stopped() {
+                        return Ok(());
+                    }
+                }
+            }
+            done.delete(SystemKind::Dead, &dead_key(*slot, *generation));
+        }
+        system::write(&self.database, done)
+    }
+
+    /// Deletes up to [`BATCH_KEYS`] keys of a generation in one family; returns how many.
+    fn delete_some(&self, family: Family, slot: Slot, generation: Generation) -> Result<usize, EngineError> {
+        let handle = self.database.family(family);
+        let mut bounds = ReadOptions::default();
+        bounds.set_iterate_upper_bound(prefix_end(slot, generation).to_vec());
+        bounds.fill_cache(false);
+        let mut batch = WriteBatch::default();
+        let mut iterator = self.database.db().raw_iterator_cf_opt(handle, bounds);
+        iterator.seek(prefix(slot, generation));
+        while let Some(key) = iterator.key().filter(|_| batch.len() < BATCH_KEYS) {
+            batch.delete_cf(handle, key);
+            iterator.next();
+        }
+        iterator.status()?;
+        let keys = batch.len();
+        if keys > 0 {
+            self.database.db().write(batch)?;
+            self.reclaimed_keys.fetch_add(keys as u64, Ordering::Relaxed);
+        }
+        Ok(keys)
+    }
+}

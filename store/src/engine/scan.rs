@@ -1,0 +1,107 @@
+//! Reading slots in key order.
+
+use std::ops::ControlFlow;
+
+use rocksdb::ReadOptions;
+use sluice_topology::Slot;
+
+use super::{
+    EngineError, Record,
+    database::Engine,
+    families::Family,
+    layout::{PREFIX_LEN, prefix, prefix_end},
+};
+
+/// A key met by a scan.
+pub struct StoredKey<'a> {
+    /// The user's key.
+    pub key: &'a [u8],
+    /// Its record, expired or not.
+    pub record: Record<'a>,
+}
+
+/// What a slot holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotUsage {
+    /// Keys that have not expired.
+    pub keys: u64,
+    /// Of these, keys with an expiry.
+    pub expiring: u64,
+    /// Bytes of keys and values, before compression.
+    pub bytes: u64,
+}
+
+impl Engine {
+    /// Calls `each` for the keys of a slot, in order, from the first one after `after`; until `each` breaks or the slot ends.
+    pub fn scan_slot(
+        &self,
+        slot: Slot,
+        after: Option<&[u8]>,
+        mut each: impl FnMut(StoredKey<'_>) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        let live = self.live(slot);
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(prefix_end(slot, live).to_vec());
+        options.fill_cache(false);
+        let mut iterator = self.database().db().raw_iterator_cf_opt(self.database().family(Family::Meta), options);
+        let mut start = prefix(slot, live).to_vec();
+        if let Some(after) = after {
+            start.extend_from_slice(after);
+            // The next possible key: the same with a zero byte behind it.
+            start.push(0);
+        }
+        iterator.seek(start);
+        while let Some((key, value)) = iterator.item() {
+            let record = Record::decode(value).map_err(|error| EngineError::Damaged(error.to_string()))?;
+            if each(StoredKey { key: &key[PREFIX_LEN..], record }).is_break() {
+                break;
+            }
+            iterator.next();
+        }
+        Ok(iterator.status()?)
+    }
+
+    /// The first slot from `from` on that holds a record, expired or not: one seek a non-empty slot, however many are empty.
+    pub fn next_held_slot(&self, from: Slot) -> Result<Option<Slot>, EngineError> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut iterator = self.database().db().raw_iterator_cf_opt(self.database().family(Family::Meta), options);
+        let mut slot = from;
+        loop {
+            iterator.seek(prefix(slot, self.live(slot)));
+            let Some(key) = iterator.key() else {
+                iterator.status()?;
+                return Ok(None);
+            };
+            let Some(found) = key.first_chunk::<2>().and_then(|bytes| Slot::new(u16::from_be_bytes(*bytes))) else {
+                return Ok(None);
+            };
+            if key.starts_with(&prefix(found, self.live(found))) {
+                return Ok(Some(found));
+            }
+            // A staged or dead generation: if it is below the live one, look there, else go on to the next slot.
+            if found > slot && key < prefix(found, self.live(found)).as_slice() {
+                slot = found;
+            } else {
+                match Slot::new(found.get() + 1) {
+                    Some(next) => slot = next,
+                    None => return Ok(None),
+                }
+            }
+        }
+    }
+
+    /// Counts what a slot holds. Costs a scan of its keys.
+    pub fn slot_usage(&self, slot: Slot, now_ms: u64) -> Result<SlotUsage, EngineError> {
+        let mut usage = SlotUsage::default();
+        self.scan_slot(slot, None, |entry| {
+            if !entry.record.is_expired(now_ms) {
+                usage.keys += 1;
+                usage.expiring += u64::from(entry.record.expires_at_ms.is_some());
+                usage.bytes += (entry.key.len() + entry.record.value.len()) as u64;
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(usage)
+    }
+}

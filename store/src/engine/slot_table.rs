@@ -1,0 +1,184 @@
+//! The slot table: for every slot its live generation, the highest it ever had, and those being staged.
+//!
+//! A row is kept for ever; a missing or damaged row refuses to start; generations only rise.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
+
+use sluice_topology::{SLOT_COUNT, Slot};
+
+use super::{
+    EngineError, Generation,
+    sealed::{Opened, Seal},
+};
+
+/// Most generations of one slot that may be staged at once.
+const STAGED_MAX: usize = 16;
+
+/// A slot's row, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SlotRow {
+    pub(crate) live: Generation,
+    pub(crate) highest: Generation,
+    pub(crate) staged: Vec<Generation>,
+}
+
+/// A change of a slot's generations. Each is one small durable write, whatever the slot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Allocate a generation that nobody can see yet.
+    Stage,
+    /// Make a staged generation the live one; the one that was live is dead.
+    Activate(Generation),
+    /// Give a staged generation up; it is dead.
+    Abort(Generation),
+    /// Make an empty generation the live one; the one that was live is dead.
+    Drop,
+}
+
+/// What a change did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Changed {
+    /// The generation staged or made live, if one was.
+    pub(crate) fresh: Option<Generation>,
+    /// The generation that is dead from now on, if one is.
+    pub(crate) dead: Option<Generation>,
+}
+
+impl SlotRow {
+    pub(crate) fn first() -> Self {
+        Self { live: Generation::FIRST, highest: Generation::FIRST, staged: Vec::new() }
+    }
+
+    /// Applies a change, or says why it cannot be. Pure: nothing is written here.
+    pub(crate) fn apply(&mut self, slot: Slot, change: Change) -> Result<Changed, EngineError> {
+        let unknown = |generation: Generation| {
+            EngineError::Damaged(format!("slot {slot} has no staged generation {}, though its journal says so", generation.0))
+        };
+        match change {
+            Change::Stage => {
+                if self.staged.len() >= STAGED_MAX {
+                    return Err(EngineError::TooManyStaged(slot.get()));
+                }
+                let fresh = self.raise(slot)?;
+                self.staged.push(fresh);
+                Ok(Changed { fresh: Some(fresh), dead: None })
+            }
+            Change::Activate(generation) => {
+                let position = self.staged.iter().position(|g| *g == generation).ok_or_else(|| unknown(generation))?;
+                self.staged.remove(position);
+                let dead = std::mem::replace(&mut self.live, generation);
+                Ok(Changed { fresh: Some(generation), dead: Some(dead) })
+            }
+            Change::Abort(generation) => {
+                let position = self.staged.iter().position(|g| *g == generation).ok_or_else(|| unknown(generation))?;
+                self.staged.remove(position);
+                Ok(Changed { fresh: None, dead: Some(generation) })
+            }
+            Change::Drop => {
+                let fresh = self.raise(slot)?;
+                let dead = std::mem::replace(&mut self.live, fresh);
+                Ok(Changed { fresh: Some(fresh), dead: Some(dead) })
+            }
+        }
+    }
+
+    fn raise(&mut self, slot: Slot) -> Result<Generation, EngineError> {
+        self.highest = self.highest.next().ok_or(EngineError::GenerationsExhausted(slot.get()))?;
+        Ok(self.highest)
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let seal = Seal::new().u32(self.highest.0).u32(self.live.0).u8(self.staged.len() as u8);
+        self.staged.iter().fold(seal, |seal, generation| seal.u32(generation.0)).finish()
+    }
+
+    pub(crate) fn decode(slot: Slot, bytes: &[u8]) -> Result<Self, EngineError> {
+        let name = format!("the row of slot {slot}");
+        let mut record = Opened::open(&name, bytes)?;
+        let (highest, live, count) = (Generation(record.u32()?), Generation(record.u32()?), record.u8()?);
+        let staged = (0..count).map(|_| record.u32().map(Generation)).collect::<Result<Vec<_>, _>>()?;
+        let sound = record.rest().is_empty()
+            && live.0 > 0
+            && live <= highest
+            && staged.iter().all(|generation| generation.0 > 0 && *generation <= highest && *generation != live);
+        if sound { Ok(Self { live, highest, staged }) } else { Err(EngineError::Damaged(format!("{name} contradicts itself"))) }
+    }
+}
+
+/// The table in memory. Commands read live generations without a lock; changes are made one at a time, disk first.
+pub(crate) struct SlotTable {
+    live: Box<[AtomicU32]>,
+    rows: Mutex<Vec<SlotRow>>,
+}
+
+impl SlotTable {
+    pub(crate) fn new(rows: Vec<SlotRow>) -> Self {
+        debug_assert_eq!(rows.len(), usize::from(SLOT_COUNT));
+        Self { live: rows.iter().map(|row| AtomicU32::new(row.live.0)).collect(), rows: Mutex::new(rows) }
+    }
+
+    /// The generation commands of that slot use.
+    pub(crate) fn live(&self, slot: Slot) -> Generation {
+        Generation(self.live[slot.index()].load(Ordering::SeqCst))
+    }
+
+    /// Takes the table for a change.
+    pub(crate) fn rows(&self) -> MutexGuard<'_, Vec<SlotRow>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a row that is already on disk to commands.
+    pub(crate) fn publish(&self, rows: &mut MutexGuard<'_, Vec<SlotRow>>, slot: Slot, row: SlotRow) {
+        self.live[slot.index()].store(row.live.0, Ordering::SeqCst);
+        rows[slot.index()] = row;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> Slot {
+        Slot::new(7).unwrap()
+    }
+
+    #[test]
+    fn generations_only_rise_and_the_dead_are_named() {
+        let mut row = SlotRow::first();
+        let g = |n| Some(Generation(n));
+        let steps = [
+            (Change::Stage, Changed { fresh: g(2), dead: None }),
+            (Change::Stage, Changed { fresh: g(3), dead: None }),
+            (Change::Abort(Generation(2)), Changed { fresh: None, dead: g(2) }),
+            (Change::Drop, Changed { fresh: g(4), dead: g(1) }),
+            (Change::Activate(Generation(3)), Changed { fresh: g(3), dead: g(4) }),
+            (Change::Drop, Changed { fresh: g(5), dead: g(3) }),
+        ];
+        for (change, expected) in steps {
+            assert_eq!(row.apply(slot(), change).unwrap(), expected, "{change:?}");
+            assert_eq!(SlotRow::decode(slot(), &row.encode()).unwrap(), row);
+        }
+        assert!(row.apply(slot(), Change::Activate(Generation(2))).is_err());
+        assert!(row.apply(slot(), Change::Abort(Generation(5))).is_err());
+    }
+
+    #[test]
+    fn a_generation_never_wraps() {
+        let mut row = SlotRow { live: Generation(u32::MAX), highest: Generation(u32::MAX), staged: vec![] };
+        assert!(matches!(row.apply(slot(), Change::Drop), Err(EngineError::GenerationsExhausted(7))));
+        assert!(matches!(row.apply(slot(), Change::Stage), Err(EngineError::GenerationsExhausted(7))));
+        assert_eq!(row.live, Generation(u32::MAX));
+    }
+
+    #[test]
+    fn staged_generations_are_bounded() {
+        let mut row = SlotRow::first();
+        for _ in 0..STAGED_MAX {
+            row.apply(slot(), Change::Stage).unwrap();
+        }
+        assert!(row.apply(slot(), Change::Stage).is_err());
+    }
+}

@@ -1,0 +1,190 @@
+//! Durability of the write-ahead log: `always`, `everysec`, `no`.
+//!
+//! With `always`, a write is applied at once and its reply waits for a shared fsync. One thread syncs; it takes the sequence number
+//! before it starts and releases every waiter up to it, so any number of writers share one fsync and there is no gather delay.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use super::{EngineError, raw::Database};
+
+/// When the write-ahead log is made durable (`sync`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SyncPolicy {
+    /// Before a write is acknowledged.
+    Always,
+    /// Once a second.
+    EverySecond,
+    /// When the operating system likes.
+    No,
+}
+
+impl SyncPolicy {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::EverySecond => "everysec",
+            Self::No => "no",
+        }
+    }
+
+    fn from_byte(byte: u8) -> Self {
+        [Self::Always, Self::EverySecond, Self::No].into_iter().find(|policy| *policy as u8 == byte).unwrap_or(Self::Always)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Durable {
+    sequence: u64,
+    failed: Option<Arc<str>>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    now: bool,
+    stop: bool,
+}
+
+struct Shared {
+    wanted: Mutex<Wanted>,
+    wake: Condvar,
+    policy: AtomicU8,
+    durable: watch::Sender<Durable>,
+    fsyncs: AtomicU64,
+}
+
+/// The sync thread and those who wait for it.
+pub(crate) struct Syncer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Syncer {
+    pub(crate) fn start(database: Arc<Database>, policy: SyncPolicy) -> Result<Self, EngineError> {
+        let shared = Arc::new(Shared {
+            wanted: Mutex::default(),
+            wake: Condvar::new(),
+            policy: AtomicU8::new(policy as u8),
+            durable: watch::Sender::new(Durable::default()),
+            fsyncs: AtomicU64::new(0),
+        });
+        let for_thread = shared.clone();
+        let thread = thread::Builder::new()
+            .name("wal-sync".into())
+            .spawn(move || for_thread.run(&database))
+            .map_err(EngineError::directory("the WAL sync thread"))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(crate) fn policy(&self) -> SyncPolicy {
+        SyncPolicy::from_byte(self.shared.policy.load(Ordering::Relaxed))
+    }
+
+    /// Changes the policy; writes acknowledged from now on follow it.
+    pub(crate) fn set_policy(&self, policy: SyncPolicy) {
+        self.shared.policy.store(policy as u8, Ordering::Relaxed);
+        self.shared.wake.notify_one();
+    }
+
+    /// How many fsyncs of the WAL this thread has done.
+    pub(crate) fn fsyncs(&self) -> u64 {
+        self.shared.fsyncs.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything up to that sequence number is durable.
+    pub(crate) async fn wait(&self, sequence: u64) -> Result<(), EngineError> {
+        let mut durable = self.shared.durable.subscribe();
+        let done = |state: &Durable| state.failed.is_some() || state.sequence >= sequence;
+        if !done(&durable.borrow()) {
+            self.shared.ask();
+        }
+        let state = durable.wait_for(done).await.map_err(|_| EngineError::Closed)?;
+        match &state.failed {
+            Some(why) => Err(EngineError::SyncFailed(why.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns when an fsync has failed: nothing may be acknowledged after that.
+    pub(crate) async fn failed(&self) -> EngineError {
+        let mut durable = self.shared.durable.subscribe();
+        match durable.wait_for(|state| state.failed.is_some()).await {
+            Ok(state) => EngineError::SyncFailed(state.failed.as_deref().unwrap_or("unknown").to_owned()),
+            Err(_) => EngineError::Closed,
+        }
+    }
+
+    /// Ends the thread after a last fsync.
+    pub(crate) fn stop(&self) {
+        self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn ask(&self) {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).now = true;
+        self.wake.notify_one();
+    }
+
+    fn run(&self, database: &Database) {
+        let mut synced = 0;
+        loop {
+            let stop = self.await_work();
+            let sequence = database.db().latest_sequence_number();
+            // `sync no` leaves the log to the operating system, but for a caller that asked (a change from `always`) and the end.
+            if sequence > synced || stop {
+                if let Err(error) = database.db().flush_wal(true) {
+                    tracing::error!(%error, "fsync of the write-ahead log failed");
+                    self.durable.send_modify(|durable| durable.failed = Some(error.to_string().into()));
+                    return;
+                }
+                self.fsyncs.fetch_add(1, Ordering::Relaxed);
+                synced = sequence;
+            }
+            self.durable.send_modify(|durable| durable.sequence = sequence);
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Waits until somebody asks, a second has passed under `everysec`, or the end; true at the end.
+    fn await_work(&self) -> bool {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if wanted.stop {
+                return true;
+            }
+            if std::mem::take(&mut wanted.now) {
+                return false;
+            }
+            let (next, pause) =
+                self.wake.wait_timeout(wanted, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner);
+            wanted = next;
+            let every_second = self.policy.load(Ordering::Relaxed) == SyncPolicy::EverySecond as u8;
+            if pause.timed_out() && every_second && !wanted.stop {
+                return false;
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Records of the `system` family. Always written with a synced WAL; they may rely only on data that is already durable.
+
+use sluice_topology::Slot;
+
+use rocksdb::{WriteBatch, WriteOptions};
+
+use super::{
+    EngineError, Generation,
+    database::Engine,
+    families::Family,
+    raw::{Database, Handle},
+};
+
+/// What a system record is: the first byte of its key. Append-only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SystemKind {
+    /// Node id, instance id.
+    Identity = b'I',
+    /// A row of the slot table: `database (u8) · slot (u16)`.
+    SlotRow = b'S',
+    /// A dead generation whose keys are still to be deleted: `database (u8) · slot (u16) · generation (u32)`.
+    Dead = b'D',
+    /// Left by a shutdown in order.
+    Clean = b'C',
+    /// Owner and epoch of a slot: `slot (u16)`.
+    Ownership = b'O',
+    /// The last topology document, without its slots, and the node's place in the cluster.
+    Topology = b'T',
+    /// A migration unit, at its source.
+    MigrationSource = b'M',
+    /// A migration unit, at its target.
+    MigrationTarget = b'N',
+    /// Counters of the migration journal.
+    MigrationCounter = b'K',
+}
+
+/// Writes of system records, applied together or not at all.
+#[derive(Default)]
+pub struct SystemBatch(Vec<(Vec<u8>, Option<Vec<u8>>)>);
+
+impl SystemBatch {
+    /// Nothing to write.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes a record.
+    pub fn put(&mut self, kind: SystemKind, key: &[u8], value: Vec<u8>) {
+        self.0.push((system_key(kind, key), Some(value)));
+    }
+
+    /// Removes a record.
+    pub fn delete(&mut self, kind: SystemKind, key: &[u8]) {
+        self.0.push((system_key(kind, key), None));
+    }
+
+    /// Adds its writes to a batch of the whole database.
+    pub(super) fn append_to(self, batch: &mut WriteBatch, family: &Handle) {
+        for (key, value) in self.0 {
+            match value {
+                Some(value) => batch.put_cf(family, key, value),
+                None => batch.delete_cf(family, key),
+            }
+        }
+    }
+}
+
+fn system_key(kind: SystemKind, key: &[u8]) -> Vec<u8> {
+    let mut full = vec![kind as u8];
+    full.extend_from_slice(key);
+    full
+}
+
+/// The key of a slot's row. There is one database so far, number 0.
+pub(super) fn slot_row_key(slot: Slot) -> Vec<u8> {
+    let [a, b] = slot.get().to_be_bytes();
+    vec![0, a, b]
+}
+
+/// The key of a dead generation.
+pub(super) fn dead_key(slot: Slot, generation: Generation) -> Vec<u8> {
+    let mut key = slot_row_key(slot);
+    key.extend_from_slice(&generation.0.to_be_bytes());
+    key
+}
+
+/// Options of every system write.
+pub(super) fn durable() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+/// Every record of a kind: key without the kind byte, and value.
+pub(super) fn read_all(database: &Database, kind: SystemKind) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EngineError> {
+    let mut found = Vec::new();
+    let mut iterator = database.db().raw_iterator_cf(database.family(Family::System));
+    iterator.seek([kind as u8]);
+    while let Some((key, value)) = iterator.item() {
+        if key.first() != Some(&(kind as u8)) {
+            break;
+        }
+        found.push((key[1..].to_vec(), value.to_vec()));
+        iterator.next();
+    }
+    iterator.status()?;
+    Ok(found)
+}
+
+/// One record, by its kind and key.
+pub(super) fn read_one(database: &Database, kind: SystemKind, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+    Ok(database.db().get_cf(database.family(Family::System), system_key(kind, key))?)
+}
+
+/// Writes records durably.
+pub(super) fn write(database: &Database, records: SystemBatch) -> Result<(), EngineError> {
+    let mut batch = WriteBatch::default();
+    records.append_to(&mut batch, database.family(Family::System));
+    Ok(database.db().write_opt(batch, &durable())?)
+}
+
+impl Engine {
+    /// Every system record of a kind: key without the kind byte, and value.
+    pub fn system_records(&self, kind: SystemKind) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EngineError> {
+        read_all(self.database(), kind)
+    }
+
+    /// One system record.
+    pub fn system_record(&self, kind: SystemKind, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        read_one(self.database(), kind, key)
+    }
+
+    /// Writes system records; durable on return.
+    pub fn write_system(&self, records: SystemBatch) -> Result<(), EngineError> {
+        write(self.database(), records)
+    }
+}

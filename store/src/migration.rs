@@ -1,0 +1,151 @@
+//! Moving slots to another node: the steps, their order and what survives a crash at each are in ARCHITECTURE.md ("A switch").
+//!
+//! Invariant: the source journals COMMITTED(n) before the target may make attempt n live, and from then on serves neither reads nor
+//! writes of the unit; a target makes live only what its source says is committed.
+
+mod import;
+mod jobs;
+mod journal;
+mod resolve;
+mod source;
+mod start;
+mod wire;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sluice_topology::{NodeId, SlotRanges};
+
+pub use import::{BeginRequest, SlotClaim};
+pub use start::{MigrateError, Started};
+
+use crate::{
+    cluster::{Cluster, TopologyError},
+    engine::{Engine, EngineError},
+};
+use import::Import;
+use jobs::Jobs;
+use journal::Journal;
+
+/// Bounds of migrations, from the configuration.
+#[derive(Clone, Debug)]
+pub struct MigrationLimits {
+    /// Most slots of a unit.
+    pub unit_slots: usize,
+    /// Bytes of a batch; one larger record makes a batch of its own.
+    pub batch_bytes: usize,
+    /// For writes of a unit to wait before its attempt is undone.
+    pub switch_timeout: Duration,
+    /// Attempts of a unit before its job fails.
+    pub attempts_max: u32,
+    /// Longest pause between attempts.
+    pub backoff_max: Duration,
+}
+
+/// Why a step of a migration fails.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    /// The peer was not reached, or refused.
+    #[error(transparent)]
+    Peer(#[from] sluice_topology::admin::AdminError),
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] EngineError),
+    /// This node or its cluster does not allow it.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// A batch or a message is not what it has to be.
+    #[error("the migration's peer sent what it must not: {0}")]
+    Wire(String),
+    /// The target does not take the unit, and will not later.
+    #[error("MIGRATEREFUSED {0}")]
+    Refused(String),
+    /// The attempt is not known here (any more).
+    #[error("attempt {0} is not under way on this node")]
+    UnknownAttempt(u64),
+    /// Writes waited as long as they may.
+    #[error("the unit was not copied within {0} ms; its writes go on and it is tried again")]
+    SwitchTimeout(u64),
+    /// The disk did not confirm the decision of a switch: whether it is made is known at the next start, and not before.
+    #[error("attempt {0}: its decision was not confirmed by the disk; its slots stay closed until this node is restarted")]
+    Undecided(u64),
+    /// Somebody asked for it.
+    #[error("cancelled")]
+    Cancelled,
+    /// A worker thread failed.
+    #[error("a worker of the migration failed: {0}")]
+    Worker(String),
+}
+
+/// An attempt's name: its source, and its number there.
+pub type AttemptId = (NodeId, u64);
+
+/// The migrations of one node, as source and as target.
+pub struct Migrations {
+    engine: Arc<Engine>,
+    cluster: Arc<Cluster>,
+    limits: MigrationLimits,
+    journal: Journal,
+    jobs: Jobs,
+    /// Attempts that this node, as a source, is in the middle of.
+    active: Mutex<HashSet<u64>>,
+    /// Units this node takes over as a target.
+    imports: Mutex<HashMap<AttemptId, Arc<tokio::sync::Mutex<Import>>>>,
+    /// Slots whose switch is decided and not yet confirmed.
+    undecided: Mutex<BTreeMap<u64, SlotRanges>>,
+}
+
+impl Migrations {
+    /// Reads the journal: attempts that were not decided are aborted, decided ones stay fenced until their target confirms them.
+    pub fn open(engine: Arc<Engine>, cluster: Arc<Cluster>, limits: MigrationLimits) -> Result<Self, EngineError> {
+        let journal = Journal::open(engine.clone())?;
+        journal.abort_undecided()?;
+        let undecided = journal.committed()?.into_iter().map(|(attempt, unit)| (attempt, unit.slots)).collect();
+        let imports = journal
+            .imports()?
+            .into_iter()
+            .map(|(id, unit)| (id, Arc::new(tokio::sync::Mutex::new(Import::recovered(unit)))))
+            .collect();
+        Ok(Self {
+            engine,
+            cluster,
+            limits,
+            journal,
+            jobs: Jobs::default(),
+            active: Mutex::default(),
+            imports: Mutex::new(imports),
+            undecided: Mutex::new(undecided),
+        })
+    }
+
+    /// Slots whose switch was decided and not confirmed: nobody serves them here until it is.
+    pub fn fenced(&self) -> SlotRanges {
+        self.undecided().values().flat_map(SlotRanges::iter).collect()
+    }
+
+    fn active(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn undecided(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, SlotRanges>> {
+        self.undecided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn imports(&self) -> std::sync::MutexGuard<'_, HashMap<AttemptId, Arc<tokio::sync::Mutex<Import>>>> {
+        self.imports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn import(&self, id: AttemptId) -> Result<Arc<tokio::sync::Mutex<Import>>, MigrationError> {
+        self.imports().get(&id).cloned().ok_or(MigrationError::UnknownAttempt(id.1))
+    }
+}
+
+/// Runs work that blocks on storage away from the threads that serve connections.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, MigrationError> + Send + 'static,
+) -> Result<T, MigrationError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| MigrationError::Worker(error.to_string()))?
+}

@@ -1,0 +1,254 @@
+//! What is durable about migrations, in the `system` family: units at their source, units at their target, and the counters that give
+//! out job and attempt numbers, each durable before it is used.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use sluice_topology::{JobId, NodeId, Slot, SlotEpoch, SlotRanges};
+
+use super::AttemptId;
+use crate::engine::{Engine, EngineError, Generation, Opened, Seal, SystemBatch, SystemKind};
+
+const STARTED: u8 = 1;
+const COMMITTED: u8 = 2;
+
+/// A unit at its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SourceUnit {
+    pub(super) target: NodeId,
+    pub(super) job: JobId,
+    pub(super) slots: SlotRanges,
+    /// Whether the switch is decided.
+    pub(super) committed: bool,
+}
+
+/// How far a unit is at its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum ImportStep {
+    Staged = 1,
+    Prepared = 2,
+    Live = 3,
+}
+
+/// A unit at its target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TargetUnit {
+    pub(super) step: ImportStep,
+    pub(super) job: JobId,
+    /// Where each slot is staged, and the epoch of its owner before the switch.
+    pub(super) slots: BTreeMap<Slot, (Generation, SlotEpoch)>,
+}
+
+impl TargetUnit {
+    pub(super) fn generations(&self) -> BTreeMap<Slot, Generation> {
+        self.slots.iter().map(|(slot, (generation, _))| (*slot, *generation)).collect()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Counters {
+    attempt: u64,
+    job: u64,
+}
+
+pub(super) struct Journal {
+    engine: Arc<Engine>,
+    counters: Mutex<Counters>,
+}
+
+impl Journal {
+    pub(super) fn open(engine: Arc<Engine>) -> Result<Self, EngineError> {
+        let counters = match engine.system_record(SystemKind::MigrationCounter, b"")? {
+            None => Counters { attempt: 0, job: 0 },
+            Some(bytes) => {
+                let mut record = Opened::open("the migration counters", &bytes)?;
+                Counters { attempt: record.u64()?, job: record.u64()? }
+            }
+        };
+        Ok(Self { engine, counters: Mutex::new(counters) })
+    }
+
+    /// A job number that was never used.
+    pub(super) fn next_job(&self) -> Result<JobId, EngineError> {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Counters { job: counters.job + 1, ..*counters };
+        let mut batch = SystemBatch::new();
+        put_counters(&mut batch, next);
+        self.engine.write_system(batch)?;
+        *counters = next;
+        Ok(JobId(next.job))
+    }
+
+    /// STARTED(n): an attempt number that was never used, durable together with what it is for.
+    pub(super) fn started(&self, unit: &SourceUnit) -> Result<u64, EngineError> {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Counters { attempt: counters.attempt + 1, ..*counters };
+        let mut batch = SystemBatch::new();
+        put_counters(&mut batch, next);
+        batch.put(SystemKind::MigrationSource, &next.attempt.to_be_bytes(), encode_source(unit));
+        self.engine.write_system(batch)?;
+        *counters = next;
+        Ok(next.attempt)
+    }
+
+    /// COMMITTED(n): the decision.
+    pub(super) fn commit(&self, attempt: u64, unit: &SourceUnit) -> Result<(), EngineError> {
+        let mut batch = SystemBatch::new();
+        let committed = SourceUnit { committed: true, ..unit.clone() };
+        batch.put(SystemKind::MigrationSource, &attempt.to_be_bytes(), encode_source(&committed));
+        self.engine.write_system(batch)
+    }
+
+    /// ABORTED(n): from now on the answer to "what became of n" is "aborted".
+    pub(super) fn abort(&self, attempt: u64) -> Result<(), EngineError> {
+        let mut batch = SystemBatch::new();
+        Self::forget_source(&mut batch, attempt);
+        self.engine.write_system(batch)
+    }
+
+    /// The write that ends an attempt at its source, for DONE(n).
+    pub(super) fn forget_source(batch: &mut SystemBatch, attempt: u64) {
+        batch.delete(SystemKind::MigrationSource, &attempt.to_be_bytes());
+    }
+
+    /// Aborts every attempt without a decision: what a start does.
+    pub(super) fn abort_undecided(&self) -> Result<(), EngineError> {
+        let mut batch = SystemBatch::new();
+        for (attempt, unit) in self.sources()? {
+            if !unit.committed {
+                tracing::info!(attempt, slots = %unit.slots, "aborted a migration attempt that the last run left undecided");
+                Self::forget_source(&mut batch, attempt);
+            }
+        }
+        self.engine.write_system(batch)
+    }
+
+    /// Attempts that are decided and not yet done.
+    pub(super) fn committed(&self) -> Result<Vec<(u64, SourceUnit)>, EngineError> {
+        Ok(self.sources()?.into_iter().filter(|(_, unit)| unit.committed).collect())
+    }
+
+    /// Whether that attempt is decided; `None` when it is not in the journal.
+    pub(super) fn decided(&self, attempt: u64) -> Result<Option<bool>, EngineError> {
+        match self.engine.system_record(SystemKind::MigrationSource, &attempt.to_be_bytes())? {
+            None => Ok(None),
+            Some(bytes) => Ok(Some(decode_source(&bytes)?.committed)),
+        }
+    }
+
+    fn sources(&self) -> Result<Vec<(u64, SourceUnit)>, EngineError> {
+        let records = self.engine.system_records(SystemKind::MigrationSource)?;
+        records.iter().map(|(key, bytes)| Ok((attempt_of(key)?, decode_source(bytes)?))).collect()
+    }
+
+    /// Adds the write of a unit at its target.
+    pub(super) fn put_target(batch: &mut SystemBatch, id: AttemptId, unit: &TargetUnit) {
+        batch.put(SystemKind::MigrationTarget, &target_key(id), encode_target(unit));
+    }
+
+    /// Adds the write that ends a unit at its target.
+    pub(super) fn forget_target(batch: &mut SystemBatch, id: AttemptId) {
+        batch.delete(SystemKind::MigrationTarget, &target_key(id));
+    }
+
+    /// Units at their target that are not yet forgotten.
+    pub(super) fn imports(&self) -> Result<Vec<(AttemptId, TargetUnit)>, EngineError> {
+        let records = self.engine.system_records(SystemKind::MigrationTarget)?;
+        records
+            .iter()
+            .map(|(key, bytes)| {
+                let (source, attempt) = key.split_first_chunk::<{ NodeId::LEN }>().ok_or_else(damaged_key)?;
+                Ok(((NodeId::from_bytes(*source), attempt_of(attempt)?), decode_target(bytes)?))
+            })
+            .collect()
+    }
+}
+
+fn put_counters(batch: &mut SystemBatch, counters: Counters) {
+    batch.put(SystemKind::MigrationCounter, b"", Seal::new().u64(counters.attempt).u64(counters.job).finish());
+}
+
+fn damaged_key() -> EngineError {
+    EngineError::Damaged("a record of the migration journal has a key of the wrong length".into())
+}
+
+fn attempt_of(key: &[u8]) -> Result<u64, EngineError> {
+    key.try_into().map(u64::from_be_bytes).map_err(|_| damaged_key())
+}
+
+fn target_key((source, attempt): AttemptId) -> Vec<u8> {
+    [&source.as_bytes()[..], &attempt.to_be_bytes()].concat()
+}
+
+fn encode_source(unit: &SourceUnit) -> Vec<u8> {
+    Seal::new()
+        .u8(if unit.committed { COMMITTED } else { STARTED })
+        .bytes(unit.target.as_bytes())
+        .u64(unit.job.0)
+        .bytes(unit.slots.to_string().as_bytes())
+        .finish()
+}
+
+fn decode_source(bytes: &[u8]) -> Result<SourceUnit, EngineError> {
+    const WHAT: &str = "a source record of the migration journal";
+    let mut record = Opened::open(WHAT, bytes)?;
+    let committed = match record.u8()? {
+        STARTED => false,
+        COMMITTED => true,
+        other => return Err(EngineError::Damaged(format!("{WHAT} is at the unknown step {other}"))),
+    };
+    let (target, job) = (NodeId::from_bytes(record.array()?), JobId(record.u64()?));
+    let slots = std::str::from_utf8(record.rest()).ok().and_then(|text| text.parse().ok());
+    let slots = slots.ok_or_else(|| EngineError::Damaged(format!("{WHAT} names no slots")))?;
+    Ok(SourceUnit { target, job, slots, committed })
+}
+
+fn encode_target(unit: &TargetUnit) -> Vec<u8> {
+    let seal = Seal::new().u8(unit.step as u8).u64(unit.job.0).u16(unit.slots.len() as u16);
+    let fields = unit.slots.iter();
+    fields.fold(seal, |seal, (slot, (generation, epoch))| seal.u16(slot.get()).u32(generation.0).u64(epoch.0)).finish()
+}
+
+fn decode_target(bytes: &[u8]) -> Result<TargetUnit, EngineError> {
+    const WHAT: &str = "a target record of the migration journal";
+    let mut record = Opened::open(WHAT, bytes)?;
+    let step = match record.u8()? {
+        1 => ImportStep::Staged,
+        2 => ImportStep::Prepared,
+        3 => ImportStep::Live,
+        other => return Err(EngineError::Damaged(format!("{WHAT} is at the unknown step {other}"))),
+    };
+    let job = JobId(record.u64()?);
+    let mut slots = BTreeMap::new();
+    for _ in 0..record.u16()? {
+        let slot = Slot::new(record.u16()?).ok_or_else(|| EngineError::Damaged(format!("{WHAT} names no slot")))?;
+        slots.insert(slot, (Generation(record.u32()?), SlotEpoch(record.u64()?)));
+    }
+    Ok(TargetUnit { step, job, slots })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_round_trip() {
+        let source = SourceUnit {
+            target: NodeId::from_bytes([3; 20]),
+            job: JobId(7),
+            slots: "0-5,9".parse().unwrap(),
+            committed: true,
+        };
+        assert_eq!(decode_source(&encode_source(&source)).unwrap(), source);
+        let slot = |n| Slot::new(n).unwrap();
+        let target = TargetUnit {
+            step: ImportStep::Prepared,
+            job: JobId(8),
+            slots: BTreeMap::from([(slot(1), (Generation(4), SlotEpoch(2))), (slot(16383), (Generation(9), SlotEpoch(1)))]),
+        };
+        assert_eq!(decode_target(&encode_target(&target)).unwrap(), target);
+    }
+}

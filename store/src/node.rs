@@ -1,0 +1,136 @@
+//! A running node: what every command may use.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use sluice_topology::admin::{NodeStatus, PersistenceStatus};
+
+use crate::{
+    cluster::{Cluster, PeerAccess},
+    config::Settings,
+    engine::{Engine, EngineError},
+    migration::{MigrationLimits, Migrations},
+};
+
+/// Counters of the server, for INFO and metrics.
+#[derive(Default)]
+pub struct Stats {
+    /// Client connections accepted.
+    pub connections_total: AtomicU64,
+    /// Client connections open.
+    pub connections: AtomicU64,
+    /// Connections turned away because of `maxclients`.
+    pub connections_rejected: AtomicU64,
+    /// Commands executed, both planes.
+    pub commands: AtomicU64,
+    /// Commands answered with an error.
+    pub errors: AtomicU64,
+    /// Commands that waited for a slot's switch.
+    pub parked: AtomicU64,
+}
+
+/// A running node.
+pub struct Node {
+    /// Its settings.
+    pub settings: Settings,
+    /// Its storage.
+    pub engine: Arc<Engine>,
+    /// Its view of the cluster.
+    pub cluster: Arc<Cluster>,
+    /// Its migrations.
+    pub migrations: Arc<Migrations>,
+    /// Its counters.
+    pub stats: Stats,
+    /// When it started.
+    pub started: Instant,
+    stopping: AtomicBool,
+}
+
+impl Node {
+    /// Builds a node on an open engine. Its slots are closed until [`Node::join`].
+    pub fn new(settings: Settings, engine: Arc<Engine>) -> Result<Self, EngineError> {
+        let password = Some(settings.admin_password.as_str()).filter(|password| !password.is_empty());
+        let timeout = std::time::Duration::from_millis(settings.migrate_timeout_ms);
+        let peers = PeerAccess { password: password.map(Arc::from), timeout };
+        let cluster = Arc::new(Cluster::open(engine.clone(), settings.cluster_enabled, peers)?);
+        let limits = MigrationLimits {
+            unit_slots: settings.migrate_unit_slots as usize,
+            batch_bytes: settings.migrate_batch_size.0 as usize,
+            switch_timeout: std::time::Duration::from_millis(settings.migrate_switch_timeout_ms),
+            attempts_max: settings.migrate_attempts_max,
+            backoff_max: std::time::Duration::from_millis(settings.migrate_backoff_ms_max.max(1)),
+        };
+        let migrations = Arc::new(Migrations::open(engine.clone(), cluster.clone(), limits)?);
+        Ok(Self {
+            settings,
+            engine,
+            cluster,
+            migrations,
+            stats: Stats::default(),
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// Asks the peers, then opens this node's slots and brings migrations of the last run to their end.
+    pub async fn join(&self) -> Result<(), EngineError> {
+        if self.cluster.enabled() {
+            let limit = std::time::Duration::from_millis(self.settings.cluster_peer_timeout_ms);
+            self.cluster.confirm(limit, &self.migrations.fenced()).await?;
+            tokio::spawn(self.migrations.clone().resolve());
+        }
+        Ok(())
+    }
+
+    /// Whether clients may be sent here.
+    pub fn ready(&self) -> bool {
+        self.cluster.ready() && !self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// From now on not ready.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// The node's account of itself, for `CLUSTERX STATUS`.
+    pub fn status(&self) -> NodeStatus {
+        let known = self.cluster.known();
+        NodeStatus {
+            node_id: self.cluster.me(),
+            instance: self.engine.instance(),
+            cluster_id: known.cluster_id,
+            leader_epoch: known.leader_epoch,
+            topology_version: known.version,
+            software_version: env!("CARGO_PKG_VERSION").into(),
+            retired: self.cluster.retired(),
+            ready: self.ready(),
+            nodes: known.nodes.clone(),
+            slots: self.cluster.slot_entries(),
+            fenced: self.cluster.fenced(),
+            persistence: self.persistence(),
+            migrations: self.migrations.jobs(),
+        }
+    }
+
+    /// Durability facts.
+    pub fn persistence(&self) -> PersistenceStatus {
+        let (start, counters) = (self.engine.start(), self.engine.counters());
+        PersistenceStatus {
+            wal: self.engine.options().wal,
+            last_flush_round: counters.last_flush_round,
+            recovered_round: start.recovered_round,
+            clean_shutdown: start.clean_shutdown,
+            latest_sequence: counters.latest_sequence,
+        }
+    }
+}
+
+/// Unix time in milliseconds.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,7 @@
+//! Bytes to requests, values to replies. Knows nothing of commands or storage.
+
+mod reply;
+mod request;
+
+pub use reply::{ReplyWriter, Version};
+pub use request::{ProtocolError, Request, RequestLimits, RequestReader};

@@ -1,0 +1,177 @@
+//! Replies in RESP2 and RESP3. Values are encoded by the redis-protocol crate; only the headers of aggregates are written here, so that
+//! a large reply can be streamed element by element.
+
+use std::io::Write as _;
+
+use bytes::{BufMut as _, BytesMut};
+use redis_protocol::{resp2, resp3};
+
+/// Protocol version of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Version {
+    /// RESP2: what every connection starts with.
+    #[default]
+    Resp2,
+    /// RESP3: after `HELLO 3`.
+    Resp3,
+}
+
+/// Writes replies behind one another into a connection's output.
+pub struct ReplyWriter<'a> {
+    out: &'a mut BytesMut,
+    version: Version,
+}
+
+impl<'a> ReplyWriter<'a> {
+    /// A writer into that buffer.
+    pub fn new(out: &'a mut BytesMut, version: Version) -> Self {
+        Self { out, version }
+    }
+
+    /// The version replies are written in.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Replies that follow are in this version.
+    pub fn set_version(&mut self, version: Version) {
+        self.version = version;
+    }
+
+    /// Length of what was written so far: where a reply under way may be undone to.
+    pub fn mark(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Takes back what was written since that mark.
+    pub fn rewind(&mut self, mark: usize) {
+        self.out.truncate(mark);
+    }
+
+    /// `+OK`
+    pub fn ok(&mut self) {
+        self.simple("OK");
+    }
+
+    /// A simple string: short, without line ends.
+    pub fn simple(&mut self, text: &str) {
+        self.resp2(&resp2::types::BorrowedFrame::SimpleString(text.as_bytes()));
+    }
+
+    /// An error. Line ends inside are replaced: they would end the reply.
+    pub fn error(&mut self, text: &str) {
+        let clean = text.replace(['\r', '\n'], " ");
+        self.resp2(&resp2::types::BorrowedFrame::Error(&clean));
+    }
+
+    /// An integer.
+    pub fn integer(&mut self, value: i64) {
+        self.resp2(&resp2::types::BorrowedFrame::Integer(value));
+    }
+
+    /// A count or size.
+    pub fn unsigned(&mut self, value: u64) {
+        self.integer(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// A bulk string.
+    pub fn bulk(&mut self, value: &[u8]) {
+        self.resp2(&resp2::types::BorrowedFrame::BulkString(value));
+    }
+
+    /// A text for people: verbatim in RESP3.
+    pub fn verbatim(&mut self, text: &str) {
+        match self.version {
+            Version::Resp2 => self.bulk(text.as_bytes()),
+            Version::Resp3 => self.resp3(&resp3::types::BorrowedFrame::VerbatimString {
+                data: text.as_bytes(),
+                format: resp3::types::VerbatimStringFormat::Text,
+                attributes: None,
+            }),
+        }
+    }
+
+    /// No value.
+    pub fn null(&mut self) {
+        match self.version {
+            Version::Resp2 => self.resp2(&resp2::types::BorrowedFrame::Null),
+            Version::Resp3 => self.resp3(&resp3::types::BorrowedFrame::Null),
+        }
+    }
+
+    /// The header of an array; that many replies follow.
+    pub fn array(&mut self, length: usize) {
+        self.header(b'*', length);
+    }
+
+    /// The header of a map; that many pairs of replies follow.
+    pub fn map(&mut self, pairs: usize) {
+        match self.version {
+            Version::Resp2 => self.header(b'*', 2 * pairs),
+            Version::Resp3 => self.header(b'%', pairs),
+        }
+    }
+
+    /// The header of a set; that many replies follow.
+    pub fn set(&mut self, length: usize) {
+        match self.version {
+            Version::Resp2 => self.header(b'*', length),
+            Version::Resp3 => self.header(b'~', length),
+        }
+    }
+
+    fn header(&mut self, kind: u8, length: usize) {
+        let mut writer = self.out.writer();
+        // Writing into a BytesMut does not fail.
+        let _ = write!(writer, "{}{length}\r\n", char::from(kind));
+    }
+
+    fn resp2(&mut self, frame: &resp2::types::BorrowedFrame<'_>) {
+        if let Err(error) = resp2::encode::extend_encode_borrowed(self.out, frame, false) {
+            tracing::error!(%error, "a reply was not encoded");
+        }
+    }
+
+    fn resp3(&mut self, frame: &resp3::types::BorrowedFrame<'_>) {
+        if let Err(error) = resp3::encode::complete::extend_encode_borrowed(self.out, frame, false) {
+            tracing::error!(%error, "a reply was not encoded");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(version: Version, write: impl FnOnce(&mut ReplyWriter<'_>)) -> String {
+        let mut out = BytesMut::new();
+        write(&mut ReplyWriter::new(&mut out, version));
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn both_versions_are_written_as_redis_writes_them() {
+        let all = |reply: &mut ReplyWriter<'_>| {
+            reply.map(1);
+            reply.bulk(b"k");
+            reply.null();
+            reply.integer(-3);
+            reply.error("ERR a\r\nb");
+            reply.verbatim("t");
+        };
+        assert_eq!(written(Version::Resp2, all), "*2\r\n$1\r\nk\r\n$-1\r\n:-3\r\n-ERR a  b\r\n$1\r\nt\r\n");
+        assert_eq!(written(Version::Resp3, all), "%1\r\n$1\r\nk\r\n_\r\n:-3\r\n-ERR a  b\r\n=5\r\ntxt:t\r\n");
+    }
+
+    #[test]
+    fn a_reply_under_way_can_be_taken_back() {
+        let text = written(Version::Resp2, |reply| {
+            reply.ok();
+            let mark = reply.mark();
+            reply.array(5);
+            reply.rewind(mark);
+            reply.error("ERR no");
+        });
+        assert_eq!(text, "+OK\r\n-ERR no\r\n");
+    }
+}

@@ -1,0 +1,9 @@
+//! Listeners, connections, the admin plane, shutdown.
+
+mod admin;
+mod connection;
+mod data;
+mod listen;
+mod process;
+
+pub use process::serve;

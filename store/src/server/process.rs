@@ -1,0 +1,124 @@
+//! The life of the process: bind, open, join, serve, and end in order.
+
+use std::{
+    sync::{Arc, OnceLock},
+    thread,
+};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+use super::{admin, data, listen};
+use crate::{
+    config::{Settings, plan_memory},
+    engine::{Engine, EngineOptions},
+    node::Node,
+};
+
+/// Threads of the admin plane.
+const ADMIN_THREADS: usize = 2;
+
+/// Serves until a signal ends it. An error is what the process says last.
+pub fn serve(settings: Settings) -> anyhow::Result<()> {
+    let admin = runtime("admin", ADMIN_THREADS)?;
+    let threads = match settings.io_threads {
+        0 => thread::available_parallelism().map_or(2, usize::from),
+        threads => threads as usize,
+    };
+    let data = runtime("data", threads)?;
+    let outcome = admin.block_on(live(settings, &data));
+    data.shutdown_background();
+    admin.shutdown_background();
+    outcome
+}
+
+fn runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
+    Ok(Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()?)
+}
+
+async fn live(settings: Settings, data: &Runtime) -> anyhow::Result<()> {
+    let mut ends = Ends::new()?;
+    let listeners = {
+        let _data = data.enter();
+        listen::bind("port", &settings.bind.0, settings.port, settings.tcp_backlog)?
+    };
+    let slot: admin::Slot = Arc::new(OnceLock::new());
+    let shared = Arc::new(settings.clone());
+    let places = admin::places();
+    for listener in listen::bind("admin-port", &settings.admin_bind.0, settings.admin_port, settings.tcp_backlog)? {
+        tokio::spawn(admin::accept(listener, shared.clone(), slot.clone(), places.clone()));
+    }
+    let options = engine_options(&settings);
+    let opening = tokio::task::spawn_blocking(move || Engine::open(options));
+    let engine = tokio::select! {
+        opened = opening => Arc::new(opened??),
+        // Nothing was written yet that a kill could harm, and the recovery of a log cannot be cut short.
+        () = ends.next() => std::process::exit(0),
+    };
+    let start = engine.start();
+    let node = Arc::new(Node::new(settings, engine.clone())?);
+    let _ = slot.set(node.clone());
+    tracing::info!(
+        node = %node.cluster.me(), instance = %engine.instance(), created = start.created, recovered_round = start.recovered_round,
+        clean_shutdown = start.clean_shutdown, "storage is open"
+    );
+    node.join().await?;
+    for listener in listeners {
+        data.spawn(data::accept(listener, node.clone()));
+    }
+    tracing::info!(port = node.settings.port, admin_port = node.settings.admin_port, cluster = node.cluster.enabled(), "ready to accept connections");
+    tokio::select! {
+        () = ends.next() => {}
+        error = engine.sync_failed() => return Err(error.into()),
+    }
+    tracing::info!("shutting down: taking no more writes, flushing");
+    node.stop();
+    let mut closing = tokio::task::spawn_blocking(move || engine.close());
+    loop {
+        tokio::select! {
+            closed = &mut closing => {
+                closed??;
+                tracing::info!("everything is flushed; bye");
+                return Ok(());
+            }
+            () = ends.next() => tracing::warn!("already shutting down; kill -9 would be safe with wal yes, and lose what is not flushed with wal no"),
+        }
+    }
+}
+
+fn engine_options(settings: &Settings) -> EngineOptions {
+    let plan = plan_memory(settings.memory_budget.0, settings.row_cache.0, settings.write_buffer.0);
+    EngineOptions {
+        directory: settings.dir.clone().into(),
+        wal: settings.wal,
+        sync: settings.sync,
+        block_cache_bytes: plan.block_cache as usize,
+        row_cache_bytes: settings.row_cache.0 as usize,
+        write_buffer_bytes: plan.write_buffer as usize,
+        memtables_bytes: plan.memtables as usize,
+        wal_bytes_max: settings.max_total_wal_size.0,
+        background_jobs: settings.max_background_jobs,
+        open_files_max: settings.max_open_files,
+    }
+}
+
+/// Signals that end the process.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

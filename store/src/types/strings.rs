@@ -1,0 +1,176 @@
+//! Strings: the value is in the key's record, so every command is at most one point read and one write.
+
+use std::borrow::Cow;
+
+use sluice_topology::Slot;
+
+use super::keyspace::{Change, Keyspace, TypeError};
+use crate::engine::{KeyWrite, Record, Written};
+
+/// When SET applies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Always.
+    #[default]
+    Always,
+    /// Only if there is no such key.
+    IfMissing,
+    /// Only if there is such a key.
+    IfPresent,
+}
+
+/// What SET does to the expiry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ttl {
+    /// The key lives for ever.
+    #[default]
+    None,
+    /// It keeps what it has.
+    Keep,
+    /// It expires then, Unix milliseconds.
+    At(u64),
+}
+
+/// Options of SET.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetOptions {
+    /// When it applies.
+    pub condition: Condition,
+    /// The expiry.
+    pub ttl: Ttl,
+    /// Whether the old value is wanted; the key has to hold a string then.
+    pub get: bool,
+}
+
+/// Outcome of SET.
+pub struct SetOutcome {
+    /// Whether it applied.
+    pub applied: bool,
+    /// The old value, when it was wanted and there was one.
+    pub old: Option<Vec<u8>>,
+}
+
+impl Keyspace<'_> {
+    /// Calls `with` with the value of a string, `None` when there is none. One point read, no copy.
+    pub fn get<R>(&self, key: &[u8], with: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, TypeError> {
+        match self.live(key)? {
+            Some(stored) => Ok(with(Some(stored.record()?.value))),
+            None => Ok(with(None)),
+        }
+    }
+
+    /// SET.
+    pub fn set(&self, key: &[u8], value: &[u8], options: SetOptions) -> Result<(SetOutcome, Option<Written>), TypeError> {
+        self.change(key, |record| {
+            let old = record.filter(|_| options.get).map(|record| record.value.to_vec());
+            let applied = match options.condition {
+                Condition::Always => true,
+                Condition::IfMissing => record.is_none(),
+                Condition::IfPresent => record.is_some(),
+            };
+            if !applied {
+                return Ok((Change::Keep, SetOutcome { applied, old }));
+            }
+            let expires_at_ms = match options.ttl {
+                Ttl::None => None,
+                Ttl::Keep => record.and_then(|record| record.expires_at_ms),
+                Ttl::At(at) => Some(at),
+            };
+            let change = match expires_at_ms {
+                Some(at) if at <= self.now_ms() => Change::Delete,
+                _ => Change::String(Cow::Borrowed(value), expires_at_ms),
+            };
+            Ok((change, SetOutcome { applied, old }))
+        })
+    }
+
+    /// MSET: all pairs in one batch, or none.
+    pub fn set_many(&self, pairs: &[(&[u8], &[u8])]) -> Result<Written, TypeError> {
+        let named: Vec<(Slot, &[u8])> = pairs.iter().map(|(key, _)| (Slot::of_key(key), *key)).collect();
+        let locked = self.engine().lock(&named);
+        let writes: Vec<KeyWrite<'_>> = (named.iter().zip(pairs))
+            .map(|((slot, key), (_, value))| KeyWrite::Put(*slot, key, Record::string(value, None)))
+            .collect();
+        Ok(self.engine().commit(&locked, &writes)?)
+    }
+
+    /// GETDEL: the value, and the key is gone.
+    pub fn take(&self, key: &[u8]) -> Result<(Option<Vec<u8>>, Option<Written>), TypeError> {
+        self.change(key, |record| match record {
+            Some(record) => Ok((Change::Delete, Some(record.value.to_vec()))),
+            None => Ok((Change::Keep, None)),
+        })
+    }
+
+    /// APPEND: the new length.
+    pub fn append(&self, key: &[u8], tail: &[u8], len_max: usize) -> Result<(usize, Option<Written>), TypeError> {
+        self.change(key, |record| {
+            let mut value = record.map(|record| record.value.to_vec()).unwrap_or_default();
+            if value.len().saturating_add(tail.len()) > len_max {
+                return Err(TypeError::TooLong);
+            }
+            value.extend_from_slice(tail);
+            let length = value.len();
+            Ok((Change::String(Cow::Owned(value), record.and_then(|record| record.expires_at_ms)), length))
+        })
+    }
+
+    /// INCRBY: the new value.
+    pub fn increment(&self, key: &[u8], by: i64) -> Result<(i64, Option<Written>), TypeError> {
+        self.change(key, |record| {
+            let current = record.map_or(Ok(0), |record| parse_integer(record.value))?;
+            let sum = current.checked_add(by).ok_or(TypeError::Overflow)?;
+            let expires_at_ms = record.and_then(|record| record.expires_at_ms);
+            Ok((Change::String(Cow::Owned(sum.to_string().into_bytes()), expires_at_ms), sum))
+        })
+    }
+
+    /// INCRBYFLOAT: the new value, as it is stored. Computed in 64-bit floating point.
+    pub fn increment_float(&self, key: &[u8], by: f64) -> Result<(String, Option<Written>), TypeError> {
+        self.change(key, |record| {
+            let current = record.map_or(Ok(0.0), |record| parse_float(record.value))?;
+            let sum = current + by;
+            if !sum.is_finite() {
+                return Err(TypeError::NotFinite);
+            }
+            let text = sum.to_string();
+            let expires_at_ms = record.and_then(|record| record.expires_at_ms);
+            Ok((Change::String(Cow::Owned(text.clone().into_bytes()), expires_at_ms), text))
+        })
+    }
+}
+
+/// A whole number exactly as Redis writes it: no blanks, no plus, no leading zero.
+pub(crate) fn parse_integer(text: &[u8]) -> Result<i64, TypeError> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let canonical = match digits {
+        [b'0'] => digits.len() == text.len(),
+        [b'1'..=b'9', ..] => digits.len() <= 19,
+        _ => false,
+    };
+    let text = std::str::from_utf8(text).ok().filter(|_| canonical);
+    text.and_then(|text| text.parse().ok()).ok_or(TypeError::NotInteger)
+}
+
+/// A number that is not NaN.
+pub(crate) fn parse_float(text: &[u8]) -> Result<f64, TypeError> {
+    let text = std::str::from_utf8(text).map_err(|_| TypeError::NotFloat)?;
+    let blank = text.is_empty() || text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace);
+    let number: f64 = text.parse().map_err(|_| TypeError::NotFloat)?;
+    if blank || number.is_nan() { Err(TypeError::NotFloat) } else { Ok(number) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_read_as_redis_reads_them() {
+        for (text, value) in [("0", 0), ("-1", -1), ("9223372036854775807", i64::MAX), ("-9223372036854775808", i64::MIN)] {
+            assert_eq!(parse_integer(text.as_bytes()).unwrap(), value);
+        }
+        for bad in ["", "-", "+1", "01", "-0", " 1", "1 ", "9223372036854775808", "1e3", "0x10"] {
+            assert!(parse_integer(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}
