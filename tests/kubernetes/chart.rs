@@ -60,7 +60,7 @@ fn chart_grants_no_wildcard_and_no_way_into_pods() {
 fn chart_in_namespaced_mode_grants_nothing_elsewhere() {
     let text = template(&["watchNamespaces={a,b}"]).unwrap();
     assert!(!text.contains("kind: ClusterRole"), "{text}");
-    assert!(text.contains("--watch-namespaces=a,b"), "{text}");
+    assert!(text.contains("--namespaces=a,b"), "{text}");
 }
 
 #[test]
