@@ -15,7 +15,10 @@ use kube::{
     core::DeserializeGuard,
     runtime::{controller::Action, events::EventType},
 };
-use sluice_topology::{LeaderEpoch, NodeEntry, NodeId, SlotRanges, TopologyDocument, admin::NodeStatus};
+use sluice_topology::{
+    LeaderEpoch, NodeEntry, NodeId, SlotRanges, TopologyDocument,
+    admin::{MigrationState, NodeStatus},
+};
 use tracing::{info, warn};
 
 pub use decide::{Seen, Step, Verdict, decide};
@@ -31,6 +34,8 @@ use crate::{
     topology_record::TopologyRecord,
 };
 
+/// When something is left to be done at once.
+const SOON: Duration = Duration::from_millis(200);
 /// How often a running job is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a waiting migration is looked at.
@@ -116,8 +121,9 @@ async fn one_pass(
     let mut started = None;
     match &verdict.step {
         Step::Start { source, slots } => {
-            let last = &migration.status.as_ref().map(|status| status.last_error.clone()).unwrap_or_default();
-            if let Some(wait) = retry_wait(ctx, migration, !last.is_empty()) {
+            let shown = migration.status.as_ref().is_some_and(|status| !status.last_error.is_empty());
+            let failed = verdict.last.as_ref().is_some_and(|job| job.state == MigrationState::Failed);
+            if let Some(wait) = retry_wait(ctx, migration, shown || failed) {
                 next = wait;
             } else {
                 hold_object(ctx, api, migration).await?;
@@ -157,10 +163,10 @@ async fn one_pass(
     write(ctx, api, migration, &update).await?;
     if update.state.is_final() {
         forget_attempts(ctx, migration);
-        release(ctx, api, migration).await?;
         let note = format!("{} slots to shard {}", update.slots_done, target.shard);
         ctx.event(&migration.object_ref(&()), EventType::Normal, &format!("Migration{:?}", update.state), note).await;
-        return Ok(Action::await_change());
+        // The next pass takes the finalizer off the object as it is then.
+        return Ok(Action::requeue(SOON));
     }
     Ok(Action::requeue(next))
 }
@@ -285,9 +291,8 @@ async fn waits(ctx: &Context, api: &Api<SlotMigration>, migration: &SlotMigratio
 async fn invalid(ctx: &Context, api: &Api<SlotMigration>, migration: &SlotMigration, why: &str) -> Result<Action, Error> {
     let update = progress::invalid(migration, why, &now());
     write(ctx, api, migration, &update).await?;
-    release(ctx, api, migration).await?;
     ctx.event(&migration.object_ref(&()), EventType::Warning, "MigrationInvalid", why.to_owned()).await;
-    Ok(Action::await_change())
+    Ok(Action::requeue(SOON))
 }
 
 /// Keeps the object from going while a job of it may run: its deletion has to stop the job first.

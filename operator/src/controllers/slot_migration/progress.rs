@@ -60,6 +60,11 @@ pub fn progress(pass: &Progress<'_>) -> SlotMigrationStatus {
         status.jobs = old.jobs.saturating_add(1);
         status.attempts = 0;
     }
+    // The error of the job before stands until the migration is complete: a retry is not silent.
+    let ended = pass.verdict.last.as_ref().filter(|job| job.state == MigrationState::Failed && old.job == Some(wide(job.job.0)));
+    if let Some(job) = ended.filter(|job| !job.last_error.is_empty()) {
+        status.last_error = job.last_error.chars().take(ERROR_LEN_MAX).collect();
+    }
     let current = match &pass.verdict.step {
         Step::Watch(job) | Step::Stop { job, .. } => Some(job.as_ref()),
         _ => pass.verdict.last.as_ref().filter(|job| status.job == Some(wide(job.job.0)) && pass.started.is_none()),
@@ -116,8 +121,6 @@ fn take_job(status: &mut SlotMigrationStatus, old: &SlotMigrationStatus, job: &M
     status.longest_pause_ms = old.longest_pause_ms.max(wide(job.switch_pause_ms_max));
     if !job.last_error.is_empty() {
         status.last_error = job.last_error.chars().take(ERROR_LEN_MAX).collect();
-    } else if job.state == MigrationState::Running {
-        status.last_error = String::new();
     }
 }
 

@@ -1,0 +1,10 @@
+//! The operator against an API server and store nodes in memory: what it promises, one promise a test.
+
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::pedantic)]
+
+mod api;
+mod node;
+mod restart;
+mod scale;
+mod topology;
+mod world;
