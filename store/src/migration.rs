@@ -103,7 +103,7 @@ impl Migrations {
     pub fn open(engine: Arc<Engine>, cluster: Arc<Cluster>, limits: MigrationLimits) -> Result<Self, EngineError> {
         let journal = Journal::open(engine.clone())?;
         journal.abort_undecided()?;
-        let undecided = journal.committed()?.into_iter().map(|(attempt, unit)| (attempt, unit.slots)).collect();
+        let undecided = journal.committed()?.into_iter().map(|(attempt, unit)| (attempt, unit.ranges())).collect();
         let imports = journal
             .imports()?
             .into_iter()

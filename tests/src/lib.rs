@@ -1,3 +1,5 @@
 //! What the tests share.
 
 pub mod kubernetes;
+pub mod load;
+pub mod store;

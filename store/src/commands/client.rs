@@ -134,7 +134,7 @@ pub(super) fn select(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         }
         Ok(_) if cx.node.cluster.enabled() => Err(CommandError::new("ERR SELECT is not allowed in cluster mode")),
         Ok(_) => Err(CommandError::new("ERR DB index is out of range")),
-        Err(_) => Err(CommandError::new("ERR invalid DB index")),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -156,10 +156,11 @@ fn read_environment(
     let plain = |name: &str| name.to_ascii_uppercase().replace(['-', '.'], "_");
     for (variable, value) in environment {
         let Some(name) = variable.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
-        let service = name.contains("_SERVICE_") || name.contains("_PORT");
+        // `{NAME}_SERVICE_HOST`, `{NAME}_PORT_6379_TCP_ADDR` and their like, for a Service whose name begins with `sluice`.
+        let service = ["SERVICE_HOST", "SERVICE_PORT", "PORT_"].into_iter().any(|mark| name.contains(mark)) || value.starts_with("tcp://");
         let known = specs().iter().find(|spec| plain(spec.name) == name);
         match known {
-            // Kubernetes gives every container SLUICE_PORT=tcp://… when a Service is called `sluice`.
+            // SLUICE_PORT=tcp://… is given to every container when a Service is called `sluice`.
             Some(_) if value.starts_with("tcp://") => {}
             Some(spec) => set(settings, &format!("environment variable {variable}"), spec.name, &value)?,
             None if service || NOT_SETTINGS.contains(&variable.as_str()) => {}

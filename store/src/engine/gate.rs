@@ -111,11 +111,11 @@ mod tests {
                 })
             })
             .collect();
-        for _ in 0..300 {
+        for _ in 0..100 {
             open.store(false, Ordering::SeqCst);
             gate.drain();
             let before = written.load(Ordering::SeqCst);
-            for _ in 0..50 {
+            for _ in 0..10 {
                 thread::yield_now();
                 assert_eq!(written.load(Ordering::SeqCst), before);
             }

@@ -19,9 +19,16 @@ const COMMITTED: u8 = 2;
 pub(super) struct SourceUnit {
     pub(super) target: NodeId,
     pub(super) job: JobId,
-    pub(super) slots: SlotRanges,
+    /// The slots, with the epochs of this node's ownership: after a restart the rows may already say what the switch did.
+    pub(super) slots: BTreeMap<Slot, SlotEpoch>,
     /// Whether the switch is decided.
     pub(super) committed: bool,
+}
+
+impl SourceUnit {
+    pub(super) fn ranges(&self) -> SlotRanges {
+        self.slots.keys().copied().collect()
+    }
 }
 
 /// How far a unit is at its target.
@@ -119,7 +126,7 @@ impl Journal {
         let mut batch = SystemBatch::new();
         for (attempt, unit) in self.sources()? {
             if !unit.committed {
-                tracing::info!(attempt, slots = %unit.slots, "aborted a migration attempt that the last run left undecided");
+                tracing::info!(attempt, slots = %unit.ranges(), "aborted a migration attempt that the last run left undecided");
                 Self::forget_source(&mut batch, attempt);
             }
         }
@@ -184,12 +191,12 @@ fn target_key((source, attempt): AttemptId) -> Vec<u8> {
 }
 
 fn encode_source(unit: &SourceUnit) -> Vec<u8> {
-    Seal::new()
+    let seal = Seal::new()
         .u8(if unit.committed { COMMITTED } else { STARTED })
         .bytes(unit.target.as_bytes())
         .u64(unit.job.0)
-        .bytes(unit.slots.to_string().as_bytes())
-        .finish()
+        .u16(unit.slots.len() as u16);
+    unit.slots.iter().fold(seal, |seal, (slot, epoch)| seal.u16(slot.get()).u64(epoch.0)).finish()
 }
 
 fn decode_source(bytes: &[u8]) -> Result<SourceUnit, EngineError> {
@@ -201,9 +208,15 @@ fn decode_source(bytes: &[u8]) -> Result<SourceUnit, EngineError> {
         other => return Err(EngineError::Damaged(format!("{WHAT} is at the unknown step {other}"))),
     };
     let (target, job) = (NodeId::from_bytes(record.array()?), JobId(record.u64()?));
-    let slots = std::str::from_utf8(record.rest()).ok().and_then(|text| text.parse().ok());
-    let slots = slots.ok_or_else(|| EngineError::Damaged(format!("{WHAT} names no slots")))?;
+    let mut slots = BTreeMap::new();
+    for _ in 0..record.u16()? {
+        slots.insert(slot_of(WHAT, record.u16()?)?, SlotEpoch(record.u64()?));
+    }
     Ok(SourceUnit { target, job, slots, committed })
+}
+
+fn slot_of(what: &str, number: u16) -> Result<Slot, EngineError> {
+    Slot::new(number).ok_or_else(|| EngineError::Damaged(format!("{what} names no slot")))
 }
 
 fn encode_target(unit: &TargetUnit) -> Vec<u8> {
@@ -224,8 +237,7 @@ fn decode_target(bytes: &[u8]) -> Result<TargetUnit, EngineError> {
     let job = JobId(record.u64()?);
     let mut slots = BTreeMap::new();
     for _ in 0..record.u16()? {
-        let slot = Slot::new(record.u16()?).ok_or_else(|| EngineError::Damaged(format!("{WHAT} names no slot")))?;
-        slots.insert(slot, (Generation(record.u32()?), SlotEpoch(record.u64()?)));
+        slots.insert(slot_of(WHAT, record.u16()?)?, (Generation(record.u32()?), SlotEpoch(record.u64()?)));
     }
     Ok(TargetUnit { step, job, slots })
 }
@@ -236,14 +248,14 @@ mod tests {
 
     #[test]
     fn records_round_trip() {
+        let slot = |n| Slot::new(n).unwrap();
         let source = SourceUnit {
             target: NodeId::from_bytes([3; 20]),
             job: JobId(7),
-            slots: "0-5,9".parse().unwrap(),
+            slots: BTreeMap::from([(slot(0), SlotEpoch(4)), (slot(9), SlotEpoch(u64::MAX))]),
             committed: true,
         };
         assert_eq!(decode_source(&encode_source(&source)).unwrap(), source);
-        let slot = |n| Slot::new(n).unwrap();
         let target = TargetUnit {
             step: ImportStep::Prepared,
             job: JobId(8),

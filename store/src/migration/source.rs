@@ -91,7 +91,8 @@ impl Migrations {
     async fn move_unit(self: &Arc<Self>, job: &Job, slots: &SlotRanges) -> Result<Moved, MigrationError> {
         let status = job.status();
         job.update(|status| status.attempts += 1);
-        let unit = SourceUnit { target: status.target, job: status.job, slots: slots.clone(), committed: false };
+        let claimed = slots.iter().map(|slot| (slot, self.cluster.row(slot).epoch)).collect();
+        let unit = SourceUnit { target: status.target, job: status.job, slots: claimed, committed: false };
         let (this, recorded) = (self.clone(), unit.clone());
         let attempt = blocking(move || {
             let attempt = this.journal.started(&recorded)?;
@@ -135,13 +136,13 @@ impl Migrations {
         }
         job.step("copying");
         let deadline = Instant::now() + self.limits.switch_timeout;
-        let (this, slots) = (self.clone(), unit.slots.clone());
+        let (this, slots) = (self.clone(), unit.ranges());
         blocking(move || {
             this.cluster.park(&slots, false);
             Ok(())
         })
         .await?;
-        let copied = self.copy(&mut target, &name, &number, &unit.slots, deadline).await?;
+        let copied = self.copy(&mut target, &name, &number, &unit.ranges(), deadline).await?;
         job.step("preparing");
         let (records, digest) = (copied.records.to_string(), copied.digest.to_string());
         let prepare: [&[u8]; 7] = [
@@ -155,8 +156,8 @@ impl Migrations {
         let (this, decided) = (self.clone(), unit.clone());
         blocking(move || {
             // Reads too: from the decision on this node must not show what the target may already have changed.
-            this.cluster.park(&decided.slots, true);
-            this.undecided().insert(attempt, decided.slots.clone());
+            this.cluster.park(&decided.ranges(), true);
+            this.undecided().insert(attempt, decided.ranges());
             this.journal.commit(attempt, &decided).map_err(|error| {
                 // Whether the decision is on disk is not known: nothing may be served until a restart has read it.
                 tracing::error!(attempt, %error, "the decision of a switch was not confirmed by the disk; its slots stay closed");
@@ -176,7 +177,7 @@ impl Migrations {
             target: unit.target,
             job: unit.job,
             attempt,
-            slots: unit.slots.iter().map(|slot| SlotClaim { slot, epoch: self.cluster.row(slot).epoch }).collect(),
+            slots: unit.slots.iter().map(|(slot, epoch)| SlotClaim { slot: *slot, epoch: *epoch }).collect(),
         };
         serde_json::to_string(&request).map_err(|error| MigrationError::Wire(error.to_string()))
     }
@@ -256,7 +257,7 @@ impl Migrations {
         blocking(move || {
             this.journal.abort(attempt)?;
             this.active().remove(&attempt);
-            this.cluster.unpark(&aborted.slots);
+            this.cluster.unpark(&aborted.ranges());
             Ok(())
         })
         .await?;
@@ -275,7 +276,7 @@ impl Migrations {
             match self.try_finish(attempt, unit).await {
                 Ok(()) => return,
                 Err(error) => {
-                    tracing::warn!(attempt, slots = %unit.slots, %error, "a decided switch is not confirmed yet; its slots wait");
+                    tracing::warn!(attempt, slots = %unit.ranges(), %error, "a decided switch is not confirmed yet; its slots wait");
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(self.limits.backoff_max);
                 }
@@ -290,14 +291,11 @@ impl Migrations {
         let (this, done) = (self.clone(), unit.clone());
         blocking(move || {
             let rows: Vec<(Slot, SlotRow)> = (done.slots.iter())
-                .map(|slot| {
-                    let epoch = SlotEpoch(this.cluster.row(slot).epoch.0 + 1);
-                    (slot, SlotRow { owner: Some(done.target), epoch })
-                })
+                .map(|(slot, epoch)| (*slot, SlotRow { owner: Some(done.target), epoch: SlotEpoch(epoch.0 + 1) }))
                 .collect();
             let mut batch = SystemBatch::new();
             Journal::forget_source(&mut batch, attempt);
-            this.cluster.switch(&rows, batch, |records| this.engine.drop_slots(done.slots.iter(), records))?;
+            this.cluster.switch(&rows, batch, |records| this.engine.drop_slots(done.slots.keys().copied(), records))?;
             this.undecided().remove(&attempt);
             this.active().remove(&attempt);
             Ok(())

@@ -3,6 +3,7 @@
 use std::{
     sync::{Arc, OnceLock},
     thread,
+    time::Duration,
 };
 
 use tokio::{
@@ -20,6 +21,9 @@ use crate::{
 /// Threads of the admin plane.
 const ADMIN_THREADS: usize = 2;
 
+/// For tasks that block to end, once everything is flushed.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Serves until a signal ends it. An error is what the process says last.
 pub fn serve(settings: Settings) -> anyhow::Result<()> {
     let admin = runtime("admin", ADMIN_THREADS)?;
@@ -29,8 +33,9 @@ pub fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let data = runtime("data", threads)?;
     let outcome = admin.block_on(live(settings, &data));
-    data.shutdown_background();
-    admin.shutdown_background();
+    // Every task ends and lets go of the engine, whose threads end with it: nothing may use RocksDB while the process unloads it.
+    data.shutdown_timeout(END_TIMEOUT);
+    admin.shutdown_timeout(END_TIMEOUT);
     outcome
 }
 

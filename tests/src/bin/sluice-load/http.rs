@@ -13,7 +13,7 @@ use axum::{
 use serde::Serialize;
 use tokio::{net::TcpListener, signal::unix};
 
-use crate::session::Session;
+use sluice_tests::load::Session;
 
 /// Serves until SIGTERM.
 pub(crate) async fn serve(address: SocketAddr, session: Session) -> anyhow::Result<()> {

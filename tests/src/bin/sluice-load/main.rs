@@ -3,19 +3,22 @@
 //!
 //! `serve` is driven over HTTP, for a pod without a shell; `run` does it all in one go against nodes that are within reach.
 
-mod client;
 mod http;
-mod input;
-mod live;
-mod session;
-mod stats;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
-use crate::session::Session;
+use sluice_tests::load::{Lines, Session, connect};
+
+/// How long a cluster may take to answer for the first time.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+const CONNECT_PAUSE: Duration = Duration::from_millis(300);
 
 #[derive(Parser)]
 #[command(version, about = "Loads a Sluice cluster, writes on, and reads every acknowledged write back")]
@@ -65,8 +68,18 @@ struct Target {
 
 impl Target {
     async fn session(self) -> anyhow::Result<Session> {
-        let lines = input::Lines::read(&self.input)?;
-        let connection = client::connect(&self.nodes, self.password.as_deref()).await?;
+        let lines = Lines::read(&self.input)?;
+        // A Service that was made a moment ago refuses connections until every node's proxy knows its pods.
+        let deadline = Instant::now() + CONNECT_LIMIT;
+        let connection = loop {
+            match connect(&self.nodes, self.password.as_deref()).await {
+                Err(error) if Instant::now() < deadline => {
+                    eprintln!("not connected yet: {error:#}");
+                    tokio::time::sleep(CONNECT_PAUSE).await;
+                }
+                result => break result?,
+            }
+        };
         Ok(Session::new(connection, lines, self.rate))
     }
 }

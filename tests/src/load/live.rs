@@ -7,10 +7,10 @@ use redis::{RedisResult, cluster_async::ClusterConnection};
 use serde::Serialize;
 use tokio::{sync::watch, time::MissedTickBehavior};
 
-use crate::stats::Stats;
+use super::stats::Stats;
 
 /// Writers at once.
-pub(crate) const WRITERS: usize = 8;
+pub(super) const WRITERS: usize = 8;
 /// Counters and logs of one writer.
 const SHARED_KEYS: u64 = 16;
 /// Bytes after which a log goes on in a new key.
@@ -18,7 +18,7 @@ const LOG_TOKENS_MAX: u64 = 200;
 
 /// What one writer wrote.
 #[derive(Default)]
-pub(crate) struct Account {
+pub(super) struct Account {
     writer: usize,
     /// Keys written once: the value is made from the number.
     once: HashMap<u64, Fate>,
@@ -43,23 +43,23 @@ enum Fate {
 
 /// What a verification found.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct LiveReport {
+pub struct LiveReport {
     /// Writes that were acknowledged.
-    pub(crate) acknowledged: u64,
+    pub acknowledged: u64,
     /// Requests whose outcome the client could not tell.
-    pub(crate) unknown: u64,
+    pub unknown: u64,
     /// Keys read.
-    pub(crate) keys_read: u64,
+    pub keys_read: u64,
     /// Acknowledged writes that were not there.
-    pub(crate) missing: u64,
+    pub missing: u64,
     /// Values, or deleted keys that came back, which were never written.
-    pub(crate) wrong: u64,
+    pub wrong: u64,
     /// INCR and APPEND found more often than asked for: a retry by the client after a broken connection.
-    pub(crate) applied_again: u64,
+    pub applied_again: u64,
     /// Reads during the writing that did not show the writer's own last write.
-    pub(crate) stale: u64,
+    pub stale: u64,
     /// The first few of what is missing or wrong.
-    pub(crate) examples: Vec<String>,
+    pub examples: Vec<String>,
 }
 
 impl LiveReport {
@@ -76,11 +76,11 @@ impl LiveReport {
 }
 
 impl Account {
-    pub(crate) fn new(writer: usize) -> Self {
+    pub(super) fn new(writer: usize) -> Self {
         Self { writer, ..Self::default() }
     }
 
-    pub(crate) fn figures(&self) -> (u64, u64) {
+    pub(super) fn figures(&self) -> (u64, u64) {
         (self.acknowledged, self.unknown)
     }
 
@@ -113,7 +113,7 @@ impl Account {
     }
 
     /// Writes until told to stop; returns what was written.
-    pub(crate) async fn write(
+    pub(super) async fn write(
         mut self,
         mut connection: ClusterConnection,
         stats: Arc<Stats>,
@@ -189,7 +189,7 @@ impl Account {
     }
 
     /// Reads back every key of this account.
-    pub(crate) async fn verify(&self, connection: &mut ClusterConnection, report: &mut LiveReport) -> RedisResult<()> {
+    pub(super) async fn verify(&self, connection: &mut ClusterConnection, report: &mut LiveReport) -> RedisResult<()> {
         report.acknowledged += self.acknowledged;
         report.unknown += self.unknown;
         report.stale += self.stale;

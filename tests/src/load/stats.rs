@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 /// Requests of the phase that runs now.
-pub(crate) struct Stats(Mutex<Phase>);
+pub(super) struct Stats(Mutex<Phase>);
 
 struct Phase {
     name: String,
@@ -20,13 +20,14 @@ struct Phase {
 
 /// Figures of a phase.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct PhaseReport {
+pub struct PhaseReport {
     phase: String,
     seconds: f64,
     requests: u64,
-    failed: u64,
-    /// By what the client said.
-    failures: BTreeMap<String, u64>,
+    /// Requests that failed after all of the client's retries.
+    pub failed: u64,
+    /// Those, by what the client said.
+    pub failures: BTreeMap<String, u64>,
     p50_ms: f64,
     p99_ms: f64,
     longest_ms: f64,
@@ -36,25 +37,25 @@ pub(crate) struct PhaseReport {
 const LATENCIES_MAX: usize = 4_000_000;
 
 impl Stats {
-    pub(crate) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         Self(Mutex::new(Phase::new(name)))
     }
 
     /// Ends the phase and begins another.
-    pub(crate) fn next_phase(&self, name: &str) -> PhaseReport {
+    pub(super) fn next_phase(&self, name: &str) -> PhaseReport {
         let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *phase, Phase::new(name)).report()
     }
 
-    pub(crate) fn report(&self) -> PhaseReport {
+    pub(super) fn report(&self) -> PhaseReport {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).report()
     }
 
-    pub(crate) fn succeeded(&self, took: Duration) {
+    pub(super) fn succeeded(&self, took: Duration) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).note(took);
     }
 
-    pub(crate) fn failed(&self, took: Duration, error: &redis::RedisError) {
+    pub(super) fn failed(&self, took: Duration, error: &redis::RedisError) {
         let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         phase.note(took);
         let text: String = error.to_string().chars().take(160).collect();

@@ -13,7 +13,7 @@ use redis::{RedisResult, cluster_async::ClusterConnection};
 use serde::Serialize;
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::{
+use super::{
     input::Lines,
     live::{Account, LiveReport, WRITERS},
     stats::{PhaseReport, Stats},
@@ -23,7 +23,7 @@ use crate::{
 const IN_FLIGHT: usize = 128;
 
 /// One run of the story.
-pub(crate) struct Session {
+pub struct Session {
     connection: ClusterConnection,
     lines: Lines,
     rate: u32,
@@ -45,7 +45,7 @@ struct Live {
 
 /// What a verification found.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Report {
+pub struct Report {
     seconds: f64,
     /// Loaded keys that were read back.
     loaded_checked: u64,
@@ -58,14 +58,14 @@ pub(crate) struct Report {
 
 impl Report {
     /// Whether every acknowledged write is there and nothing that was never written.
-    pub(crate) fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         self.loaded_missing + self.loaded_wrong + self.live.missing + self.live.wrong + self.live.stale == 0
     }
 }
 
 /// Everything known so far.
 #[derive(Serialize)]
-pub(crate) struct Status {
+pub struct Status {
     loaded: u64,
     load_seconds: f64,
     live_acknowledged: u64,
@@ -76,7 +76,8 @@ pub(crate) struct Status {
 }
 
 impl Session {
-    pub(crate) fn new(connection: ClusterConnection, lines: Lines, rate: u32) -> Self {
+    /// A run over that connection, with that input, and live writes at that rate a second.
+    pub fn new(connection: ClusterConnection, lines: Lines, rate: u32) -> Self {
         Self {
             connection,
             lines,
@@ -92,7 +93,7 @@ impl Session {
     }
 
     /// Writes the first `keys` lines of the input.
-    pub(crate) async fn load(&self, keys: usize) -> anyhow::Result<u64> {
+    pub async fn load(&self, keys: usize) -> anyhow::Result<u64> {
         let started = Instant::now();
         self.lines.must_have(keys)?;
         let mut results = stream::iter(0..keys)
@@ -108,7 +109,7 @@ impl Session {
     }
 
     /// Starts the live writers, or goes on with them.
-    pub(crate) async fn start_live(&self) -> anyhow::Result<()> {
+    pub async fn start_live(&self) -> anyhow::Result<()> {
         let mut live = self.live.lock().await;
         anyhow::ensure!(live.stop.is_none(), "live writers are running already");
         let (stop, stopped) = watch::channel(false);
@@ -136,7 +137,7 @@ impl Session {
     }
 
     /// Ends the live writers, each after its current request.
-    pub(crate) async fn stop_live(&self) -> anyhow::Result<()> {
+    pub async fn stop_live(&self) -> anyhow::Result<()> {
         let mut live = self.live.lock().await;
         if let Some(stop) = live.stop.take() {
             let _ = stop.send(true);
@@ -148,14 +149,14 @@ impl Session {
     }
 
     /// Ends the phase that runs and begins another.
-    pub(crate) fn next_phase(&self, name: &str) -> PhaseReport {
+    pub fn next_phase(&self, name: &str) -> PhaseReport {
         let ended = self.stats.next_phase(name);
         self.phases.lock().unwrap_or_else(PoisonError::into_inner).push(ended.clone());
         ended
     }
 
     /// Stops the live writers and reads every acknowledged write back.
-    pub(crate) async fn verify(&self) -> anyhow::Result<Report> {
+    pub async fn verify(&self) -> anyhow::Result<Report> {
         self.stop_live().await?;
         let started = Instant::now();
         let loaded = usize::try_from(self.loaded.load(Ordering::Relaxed))?;
@@ -195,7 +196,7 @@ impl Session {
     }
 
     /// Everything known so far.
-    pub(crate) fn status(&self) -> Status {
+    pub fn status(&self) -> Status {
         let progress: Vec<(u64, u64)> =
             self.progress.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|writer| *writer.borrow()).collect();
         Status {

@@ -6,11 +6,11 @@ use anyhow::Context as _;
 
 /// The input, shared by every task that reads it.
 #[derive(Clone)]
-pub(crate) struct Lines(Arc<Vec<(String, String)>>);
+pub struct Lines(Arc<Vec<(String, String)>>);
 
 impl Lines {
     /// Reads `key TAB value` lines. Keys have to differ: a key written twice would hide a loss.
-    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading the input {}", path.display()))?;
         let mut lines = Vec::new();
         let mut seen = std::collections::HashSet::new();
@@ -24,14 +24,19 @@ impl Lines {
         Ok(Self(Arc::new(lines)))
     }
 
+    /// Keys and values made from their number, where what they say does not matter.
+    pub fn numbered(count: usize) -> Self {
+        Self(Arc::new((0..count).map(|number| (format!("key:{number}"), format!("value of key {number}"))).collect()))
+    }
+
     /// Refuses a count above what there is.
-    pub(crate) fn must_have(&self, count: usize) -> anyhow::Result<()> {
+    pub fn must_have(&self, count: usize) -> anyhow::Result<()> {
         anyhow::ensure!(count <= self.0.len(), "the input has {} lines, {count} were asked for", self.0.len());
         Ok(())
     }
 
     /// A line that [`Self::must_have`] has shown to be there.
-    pub(crate) fn line(&self, index: usize) -> &(String, String) {
+    pub fn line(&self, index: usize) -> &(String, String) {
         &self.0[index]
     }
 }

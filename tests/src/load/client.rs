@@ -11,7 +11,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const OVERALL_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Connects to the cluster that `nodes` are part of.
-pub(crate) async fn connect(nodes: &[String], password: Option<&str>) -> anyhow::Result<ClusterConnection> {
+pub async fn connect(nodes: &[String], password: Option<&str>) -> anyhow::Result<ClusterConnection> {
     let urls = nodes.iter().map(|node| format!("redis://{node}"));
     let mut builder = ClusterClientBuilder::new(urls)
         .retries(1000)

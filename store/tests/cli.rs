@@ -1,0 +1,34 @@
+//! The command line, as a new user meets it.
+
+use std::process::Command;
+
+fn store(arguments: &[&str]) -> (bool, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_sluice-store")).args(arguments).output().expect("the binary runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn help_version_and_settings_are_printed() {
+    for (argument, expected) in [("--help", "usage: sluice-store"), ("--version", "sluice-store 0."), ("--settings", "admin-port 7379")] {
+        let (success, out, _) = store(&[argument]);
+        assert!(success && out.contains(expected), "{argument}: {out}");
+    }
+}
+
+#[test]
+fn what_settings_prints_is_a_configuration_file() {
+    let (_, printed, _) = store(&["--settings"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("sluice.conf");
+    std::fs::write(&path, printed + "\nport 70000\n").expect("written");
+    let (success, _, error) = store(&[path.to_str().expect("UTF-8")]);
+    // Every line before the last, wrong one was taken.
+    assert!(!success && error.contains("`port` cannot be `70000`"), "{error}");
+}
+
+#[test]
+fn a_wrong_key_is_refused_with_the_nearest_one() {
+    let (success, _, error) = store(&["--max-client", "5"]);
+    assert!(!success && error.contains("the nearest is `maxclients`"), "{error}");
+}

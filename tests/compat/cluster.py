@@ -1,0 +1,23 @@
+"""redis-py's cluster client against two nodes: it finds them, follows the slots, and spreads multi-key commands."""
+
+import sys
+
+from redis.cluster import RedisCluster
+
+client = RedisCluster(host="127.0.0.1", port=int(sys.argv[1]), decode_responses=True)
+assert len(client.get_primaries()) == 2
+for number in range(2000):
+    assert client.set(f"key:{number}", number)
+assert all(client.get(f"key:{number}") == str(number) for number in range(2000))
+assert client.mset({"{tag}a": 1, "{tag}b": 2}) and client.mget("{tag}a", "{tag}b") == ["1", "2"]
+assert client.mset_nonatomic({f"spread:{number}": number for number in range(20)})
+assert sum(client.dbsize(target_nodes=RedisCluster.PRIMARIES) for _ in range(1)) == 2022
+assert len(set(client.scan_iter(count=100))) == 2022
+try:
+    client.mget("a", "b")
+    raise AssertionError("keys of two slots were read together")
+except Exception as error:
+    assert "slot" in str(error).lower(), error
+assert client.cluster_countkeysinslot(client.keyslot("{tag}a")) == 2
+info = client.cluster_info(target_nodes=RedisCluster.RANDOM)
+assert info["cluster_state"] == "ok" and info["cluster_slots_assigned"] == "16384", info

@@ -1,0 +1,7 @@
+//! Store processes on loopback, as the tests use them: started, asked, killed.
+
+mod cluster;
+mod process;
+
+pub use cluster::LocalCluster;
+pub use process::{Setup, StoreProcess, free_port, wait_for};

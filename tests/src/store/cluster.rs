@@ -1,0 +1,128 @@
+//! Several stores as a cluster: the operator's part is played here, as thinly as possible.
+
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+use sluice_topology::{
+    ClusterId, JobId, LeaderEpoch, NodeEntry, NodeId, Slot, SlotEntry, SlotEpoch, SlotRanges, TopologyDocument, TopologyVersion,
+    admin::{MigrationState, MigrationStatus, NodeStatus},
+};
+
+use super::process::{Setup, StoreProcess, wait_for};
+
+/// Stores on loopback that know each other.
+pub struct LocalCluster {
+    /// The stores, by their place in the topology. One that was killed is `None` until it is started again.
+    pub nodes: Vec<Option<StoreProcess>>,
+    setups: Vec<Setup>,
+    ids: Vec<NodeId>,
+    version: u64,
+}
+
+impl LocalCluster {
+    /// Starts `count` nodes and assigns all slots, in equal runs, to the first `owners` of them.
+    pub async fn start(root: &Path, count: usize, owners: usize, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let mut cluster = Self { nodes: Vec::new(), setups: Vec::new(), ids: Vec::new(), version: 0 };
+        let settings: Vec<(&str, &str)> = [("cluster-enabled", "yes")].into_iter().chain(settings.iter().copied()).collect();
+        for number in 0..count {
+            let setup = Setup::new(root.join(format!("node-{number}")), &settings)?;
+            let node = setup.start().await?;
+            cluster.ids.push(node.admin().await?.status().await?.node_id);
+            cluster.nodes.push(Some(node));
+            cluster.setups.push(setup);
+        }
+        let runs = SlotRanges::full().split(SlotRanges::full().len().div_ceil(owners));
+        let slots = runs.into_iter().zip(&cluster.ids);
+        let slots = slots.map(|(slots, owner)| SlotEntry { slots, owner: *owner, epoch: SlotEpoch(1) }).collect();
+        cluster.push(slots).await?;
+        Ok(cluster)
+    }
+
+    /// A node that is running.
+    pub fn node(&self, number: usize) -> &StoreProcess {
+        self.nodes[number].as_ref().expect("the test has killed this node")
+    }
+
+    /// The id of a node.
+    pub fn id(&self, number: usize) -> NodeId {
+        self.ids[number]
+    }
+
+    /// Addresses of all nodes.
+    pub fn addresses(&self) -> Vec<String> {
+        self.setups.iter().map(|setup| format!("127.0.0.1:{}", setup.port)).collect()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, number: usize) -> anyhow::Result<()> {
+        self.nodes[number].take().context("the node is killed already")?.kill()
+    }
+
+    /// Starts a killed node again, on its own data.
+    pub async fn restart(&mut self, number: usize) -> anyhow::Result<()> {
+        self.nodes[number] = Some(self.setups[number].start().await?);
+        Ok(())
+    }
+
+    /// A node's account of itself.
+    pub async fn status(&self, number: usize) -> anyhow::Result<NodeStatus> {
+        Ok(self.node(number).admin().await?.status().await?)
+    }
+
+    /// Pushes a document of those slots to every running node.
+    pub async fn push(&mut self, slots: Vec<SlotEntry>) -> anyhow::Result<()> {
+        self.version += 1;
+        let mut document = TopologyDocument::new(ClusterId::from_bytes([7; 16]), LeaderEpoch(1), TopologyVersion(self.version));
+        document.slots = slots;
+        for (number, (setup, id)) in self.setups.iter().zip(&self.ids).enumerate() {
+            let (host, shard) = ("127.0.0.1".to_owned(), number as u32);
+            document.nodes.push(NodeEntry { id: *id, shard, host, port: setup.port, admin_port: setup.admin_port });
+        }
+        for node in self.nodes.iter().flatten() {
+            node.admin().await?.set_topology(&document).await?;
+        }
+        Ok(())
+    }
+
+    /// Pushes what the nodes themselves say, as the operator does after a scale.
+    pub async fn push_truth(&mut self) -> anyhow::Result<()> {
+        let mut slots = Vec::new();
+        for number in 0..self.nodes.len() {
+            let status = self.status(number).await?;
+            slots.extend(status.slots.iter().filter(|entry| entry.owner == status.node_id).cloned());
+        }
+        self.push(slots).await
+    }
+
+    /// Starts a migration.
+    pub async fn migrate(&self, from: usize, to: usize, slots: &SlotRanges) -> anyhow::Result<JobId> {
+        Ok(self.node(from).admin().await?.migrate(slots, self.ids[to], LeaderEpoch(1)).await?)
+    }
+
+    /// Waits for the end of a migration.
+    pub async fn ended(&self, from: usize, job: JobId) -> anyhow::Result<MigrationStatus> {
+        let find = || async move {
+            let jobs = self.status(from).await?.migrations;
+            jobs.into_iter().find(|status| status.job == job).with_context(|| format!("job {job} is forgotten"))
+        };
+        wait_for("the end of a migration", || async { Ok(find().await?.state != MigrationState::Running) }).await?;
+        find().await
+    }
+
+    /// Checks that every slot has exactly one owner that says so of itself, and none is fenced; waits until that is so.
+    pub async fn settled(&self) -> anyhow::Result<()> {
+        wait_for("one owner for every slot", || async {
+            let mut owners = vec![0u32; Slot::all().len()];
+            for number in 0..self.nodes.len() {
+                let status = self.status(number).await?;
+                ensure!(status.fenced.is_empty(), "node {number} has fenced slots {}", status.fenced);
+                status.owned().iter().for_each(|slot| owners[slot.index()] += 1);
+            }
+            let twice = owners.iter().filter(|count| **count > 1).count();
+            assert_eq!(twice, 0, "slots with two owners");
+            ensure!(owners.iter().all(|count| *count == 1), "a slot has no owner");
+            Ok(true)
+        })
+        .await
+    }
+}

@@ -1,0 +1,193 @@
+//! One store process.
+
+use std::{
+    fs::File,
+    net::TcpListener,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use sluice_topology::admin::{AdminClient, AdminTimeouts};
+
+/// For a store to open its data, serve, or end. Generous: the machine may be busy; no test measures it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Password of the admin planes of test nodes.
+const ADMIN_PASSWORD: &str = "between-nodes";
+
+/// What a store is started with. The same again for a restart.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Data directory.
+    pub directory: PathBuf,
+    /// Port for clients.
+    pub port: u16,
+    /// Port of the admin plane.
+    pub admin_port: u16,
+    /// Further settings: names without dashes, and values.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// A store on free ports.
+    pub fn new(directory: impl AsRef<Path>, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Ok(Self { directory: directory.as_ref().to_owned(), port: free_port()?, admin_port: free_port()?, settings })
+    }
+
+    /// The command that starts it.
+    pub fn command(&self) -> anyhow::Result<Command> {
+        let mut command = Command::new(binary()?);
+        command.arg("--dir").arg(&self.directory).args(["--port", &self.port.to_string()]);
+        command.args(["--admin-port", &self.admin_port.to_string(), "--admin-password", ADMIN_PASSWORD]);
+        command.args(["--bind", "127.0.0.1", "--admin-bind", "127.0.0.1"]);
+        for (name, value) in &self.settings {
+            command.arg(format!("--{name}")).arg(value);
+        }
+        Ok(command)
+    }
+
+    /// Starts it and waits until its admin plane knows a node.
+    pub async fn start(&self) -> anyhow::Result<StoreProcess> {
+        std::fs::create_dir_all(&self.directory)?;
+        let log = self.directory.with_extension("log");
+        let errors = File::options().create(true).append(true).open(&log)?;
+        let child = self.command()?.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn()?;
+        let process = StoreProcess { child: Mutex::new(child), setup: self.clone(), log };
+        process.await_open().await?;
+        Ok(process)
+    }
+}
+
+/// A port that nothing listens on. Another process may take it before it is used; then the start fails and says so.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The store's binary, beside this test's own: `cargo test --workspace` has built both.
+fn binary() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folder = own.ancestors().nth(2).context("this test has no target folder")?;
+    let path = folder.join("sluice-store");
+    ensure!(path.exists(), "{} is missing: build it first, with `cargo build -p sluice-store`", path.display());
+    Ok(path)
+}
+
+/// A running store. Dropped, it is killed.
+pub struct StoreProcess {
+    child: Mutex<Child>,
+    setup: Setup,
+    log: PathBuf,
+}
+
+impl StoreProcess {
+    /// What it was started with.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// `host:port` for clients.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.setup.port)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.lock().id()
+    }
+
+    /// A connection to its admin plane.
+    pub async fn admin(&self) -> anyhow::Result<AdminClient> {
+        let timeouts = AdminTimeouts { connect: Duration::from_secs(5), answer: Duration::from_secs(30) };
+        Ok(AdminClient::connect("127.0.0.1", self.setup.admin_port, Some(ADMIN_PASSWORD), timeouts).await?)
+    }
+
+    /// A client's connection.
+    pub async fn client(&self) -> anyhow::Result<redis::aio::MultiplexedConnection> {
+        let client = redis::Client::open(format!("redis://{}", self.address()))?;
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+        Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
+    }
+
+    /// One line of INFO.
+    pub async fn info(&self, field: &str) -> anyhow::Result<String> {
+        let text: String = redis::cmd("INFO").query_async(&mut self.client().await?).await?;
+        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        Ok(line.with_context(|| format!("INFO has no field {field}"))?.trim().to_owned())
+    }
+
+    /// What it has logged so far, over all its starts.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        let mut child = self.lock();
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub async fn terminate(&self) -> anyhow::Result<ExitStatus> {
+        self.signal("TERM")?;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.lock().try_wait()? {
+                return Ok(status);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bail!("the store did not end after SIGTERM:\n{}", self.log())
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status()?;
+        ensure!(sent.success(), "the store is not there to get SIG{name}");
+        Ok(())
+    }
+
+    async fn await_open(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.lock().try_wait()? {
+                bail!("the store ended at its start (code {:?}, signal {:?}):\n{}", status.code(), status.signal(), self.log());
+            }
+            if let Ok(mut admin) = self.admin().await
+                && admin.status().await.is_ok()
+            {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the store did not open its data:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Drop for StoreProcess {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// Waits until the condition holds; says what it waited for when it never does.
+pub async fn wait_for<F: Future<Output = anyhow::Result<bool>>>(what: &str, mut condition: impl FnMut() -> F) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let outcome = condition().await;
+        if matches!(outcome, Ok(true)) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{what}: not within {} s; at last: {outcome:?}", PATIENCE.as_secs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
