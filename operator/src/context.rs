@@ -12,7 +12,7 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use sluice_topology::LeaderEpoch;
-use tracing::warn;
+use tracing::debug;
 
 use crate::{error::Error, leader_election::Leadership, metrics::Metrics, network::Network};
 
@@ -146,7 +146,7 @@ impl Context {
         let note: String = note.chars().take(900).collect();
         let event = Event { type_, reason: reason.into(), note: Some(note), action: "Reconcile".into(), secondary: None };
         if let Err(error) = self.recorder.publish(&event, about).await {
-            warn!(%error, reason, "the event could not be published");
+            debug!(%error, reason, "the event could not be published");
         }
     }
 }

@@ -6,7 +6,7 @@ use sluice_topology::{DocumentError, admin::AdminError};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The Kubernetes API refused or did not answer.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", brief(source))]
     Api {
         /// What was tried.
         what: String,
@@ -65,9 +65,22 @@ impl Error {
         move |source| Self::Api { what, source: Box::new(source) }
     }
 
+    /// Whether the API refused because the namespace is going: everything in it goes with it, and nothing is left to do.
+    pub fn is_namespace_going(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if is_status(source, 403) && brief(source).contains("is being terminated"))
+    }
+
     /// Whether the API answered with that HTTP status.
     pub fn is_status(&self, code: u16) -> bool {
         matches!(self, Self::Api { source, .. } if is_status(source, code))
+    }
+}
+
+/// The API's own sentence, without the machine-readable part around it.
+fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
     }
 }
 

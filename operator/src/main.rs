@@ -1,6 +1,6 @@
 //! `sluice-operator`: runs clusters of Sluice on Kubernetes, and writes their CustomResourceDefinitions.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -144,8 +144,15 @@ fn identity() -> anyhow::Result<String> {
 }
 
 fn logs(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let wanted = std::env::var(tracing_subscriber::EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    // kube's own spans say the same as ours in more words; who names kube gets them.
+    let quiet = if wanted.contains("kube") { "" } else { ",kube_runtime=warn,kube_client=warn" };
+    let wanted = if wanted.is_empty() { "info" } else { wanted.as_str() };
+    let filter = tracing_subscriber::EnvFilter::new(format!("{wanted}{quiet}"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     if json { builder.json().init() } else { builder.init() }
 }
 

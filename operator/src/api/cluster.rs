@@ -343,3 +343,55 @@ const fn default_ready_timeout_seconds() -> i32 {
 const fn default_max_concurrent_migrations() -> i32 {
     2
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::cel::{validate_cel, validate_cel_update};
+
+    use super::*;
+
+    fn cluster(change: impl FnOnce(&mut SluiceCluster)) -> SluiceCluster {
+        let mut cluster: SluiceCluster = serde_json::from_value(serde_json::json!({
+            "apiVersion": "sluice.dev/v1alpha1", "kind": "SluiceCluster", "metadata": {"name": "demo"},
+            "spec": {"shards": 2, "storage": {"size": "10Gi", "storageClassName": "fast"}},
+        }))
+        .unwrap();
+        change(&mut cluster);
+        cluster
+    }
+
+    #[test]
+    fn rules_of_the_schema_refuse_what_cannot_be_carried_out() {
+        validate_cel(&cluster(|_| {})).unwrap();
+        for setting in OWNED_SETTINGS {
+            assert!(validate_cel(&cluster(|c| _ = c.spec.config.insert(setting.into(), "x".into()))).is_err(), "{setting}");
+        }
+        validate_cel(&cluster(|c| _ = c.spec.config.insert("maxclients".into(), "5".into()))).unwrap();
+        for bad in ["Demo", "1demo", "a.b", &"a".repeat(41), "demo-"] {
+            assert!(validate_cel(&cluster(|c| c.metadata.name = Some(bad.into()))).is_err(), "{bad}");
+        }
+        for bad in ["0", "0Gi", "ten"] {
+            assert!(validate_cel(&cluster(|c| c.spec.storage.size = bad.into())).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn volumes_never_shrink_and_what_cannot_change_does_not() {
+        let old = cluster(|_| {});
+        type Change = fn(&mut SluiceCluster);
+        let allowed: [Change; 3] = [|_| {}, |c| c.spec.storage.size = "20Gi".into(), |c| c.spec.shards = 5];
+        for change in allowed {
+            validate_cel_update(&cluster(change), &old).unwrap();
+        }
+        let refused: [Change; 5] = [
+            |c| c.spec.storage.size = "9Gi".into(),
+            |c| c.spec.storage.size = "10G".into(),
+            |c| c.spec.storage.storage_class_name = Some("slow".into()),
+            |c| c.spec.storage.storage_class_name = None,
+            |c| c.spec.cluster_domain = "other.local".into(),
+        ];
+        for (number, change) in refused.into_iter().enumerate() {
+            assert!(validate_cel_update(&cluster(change), &old).is_err(), "{number}");
+        }
+    }
+}

@@ -167,3 +167,37 @@ pub struct SlotMigrationStatus {
     #[serde(default)]
     pub longest_pause_ms: i64,
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::cel::{validate_cel, validate_cel_update};
+
+    use super::*;
+
+    fn migration(change: impl FnOnce(&mut SlotMigrationSpec)) -> SlotMigration {
+        let target = MigrationTarget { shard: Some(1), node_id: None };
+        let mut spec = SlotMigrationSpec {
+            cluster_ref: ClusterRef { name: "demo".into() },
+            slots: "0-99".into(),
+            source: None,
+            target,
+            paused: false,
+            cancel: false,
+        };
+        change(&mut spec);
+        SlotMigration::new("mine", spec)
+    }
+
+    #[test]
+    fn a_migration_is_paused_and_cancelled_and_otherwise_stays_what_it_is() {
+        let old = migration(|_| {});
+        validate_cel(&old).unwrap();
+        validate_cel_update(&migration(|m| m.paused = true), &old).unwrap();
+        validate_cel_update(&migration(|m| m.cancel = true), &old).unwrap();
+        assert!(validate_cel_update(&old, &migration(|m| m.cancel = true)).is_err());
+        assert!(validate_cel_update(&migration(|m| m.slots = "0-9".into()), &old).is_err());
+        assert!(validate_cel_update(&migration(|m| m.target.shard = Some(2)), &old).is_err());
+        assert!(validate_cel_update(&migration(|m| m.source = Some(MigrationTarget { shard: Some(0), node_id: None })), &old).is_err());
+        assert!(validate_cel(&migration(|m| m.target = MigrationTarget::default())).is_err());
+    }
+}

@@ -105,6 +105,10 @@ async fn one_pass(ctx: &Context, cluster: SluiceCluster) -> Result<Action, Error
     }
     match steps(ctx, &uid, &owner, &mut facts, before.as_ref(), admin_password).await {
         Ok(action) => Ok(action),
+        Err(error) if error.is_namespace_going() => {
+            info!(%error, "left alone");
+            Ok(Action::requeue(STEADY_INTERVAL))
+        }
         Err(error) => {
             // What went wrong is shown; the status of the last good pass stays otherwise.
             if !matches!(error, Error::NotLeader) {
@@ -147,10 +151,10 @@ async fn steps(
     match &topology.decision {
         Decision::Bootstrap(document) => {
             scribe.write(document.clone(), None).await?;
-            info!(cluster = names.cluster, shards = document.nodes.len(), "cluster made");
+            info!(shards = document.nodes.len(), "cluster made");
         }
         Decision::Rebuild(document) => {
-            warn!(cluster = names.cluster, "the topology was lost, and is rebuilt from the nodes");
+            warn!("the topology was lost, and is rebuilt from the nodes");
             scribe.write(document.clone(), None).await?;
         }
         Decision::Write(document) => scribe.follow(document.clone()).await?,

@@ -20,7 +20,7 @@ use kube::{
     },
 };
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, info_span, warn};
 
 use super::{cluster, slot_migration};
 use crate::{
@@ -149,7 +149,8 @@ where
 {
     let start = Instant::now();
     let key = key(controller, object.as_ref());
-    let result = reconcile(object, Arc::clone(&ctx)).await;
+    let span = info_span!("reconcile", kind = controller, namespace = object.namespace(), name = object.name_any());
+    let result = reconcile(object, Arc::clone(&ctx)).instrument(span).await;
     ctx.metrics.reconciled(controller, result.is_ok(), start.elapsed());
     if result.is_ok() {
         ctx.succeeded(&key);

@@ -129,7 +129,7 @@ async fn one_pass(
                 hold_object(ctx, api, migration).await?;
                 match start(ctx, around, *source, slots, target.id).await {
                     Ok(job) => {
-                        info!(migration = migration.name_any(), job, slots = slots.len(), "job started");
+                        info!(job, slots = slots.len(), "job started");
                         ctx.metrics.migration_jobs.inc();
                         started = Some((*source, job));
                         next = WATCH_INTERVAL;

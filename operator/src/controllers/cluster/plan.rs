@@ -5,3 +5,5 @@ pub mod ownership;
 pub mod rollout;
 pub mod scaling;
 pub mod topology;
+#[cfg(test)]
+mod tests;

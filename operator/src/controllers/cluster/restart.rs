@@ -79,7 +79,7 @@ pub(super) async fn execute(ctx: &Context, facts: &mut Facts, plan: &RolloutPlan
             delete(ctx, facts, *shard, uid).await?;
         }
         Step::Passed { shard } => {
-            info!(cluster = facts.names.cluster, shard, "restarted, with all it had");
+            info!(shard, "restarted, with all it had");
             let mut rollout = rollout(facts, plan, hash);
             (rollout.current, rollout.halted) = (None, None);
             facts.cluster.status.get_or_insert_default().rollout = Some(rollout);
@@ -140,7 +140,7 @@ async fn flush(ctx: &Context, facts: &Facts, shard: u32, password: &str) -> Resu
     };
     let receipt = tokio::time::timeout(limit + Duration::from_secs(10), work).await.map_err(|_| "it took too long".to_owned())??;
     ctx.metrics.flushes.inc();
-    info!(cluster = facts.names.cluster, shard, round = receipt.round, bytes = receipt.bytes, "flushed");
+    info!(shard, round = receipt.round, bytes = receipt.bytes, "flushed");
     Ok(to_status(&receipt))
 }
 
@@ -166,7 +166,7 @@ async fn delete(ctx: &Context, facts: &Facts, shard: u32, uid: &str) -> Result<(
     match api.delete(&name, &params).await {
         Ok(_) => {
             ctx.metrics.restarts.inc();
-            info!(cluster = facts.names.cluster, pod = name, "pod deleted");
+            info!(pod = name, "pod deleted");
             Ok(())
         }
         // It is gone, or another took its place: the next pass sees.

@@ -47,7 +47,7 @@ pub(super) async fn execute(
     if let Some(wanted) = plan.start {
         let sizes = sizes(ctx, facts, password).await;
         let operation = operation(facts, &record.document, wanted, sizes.as_ref());
-        info!(cluster = facts.names.cluster, to = wanted, moves = operation.moves.len(), "another number of shards");
+        info!(to = wanted, moves = operation.moves.len(), "another number of shards");
         scribe.write(record.document, Some(operation)).await?;
         return Ok(blockers);
     }
@@ -129,7 +129,7 @@ async fn sizes(ctx: &Context, facts: &Facts, password: &str) -> Option<SlotSizes
                 sizes.bytes.extend(owned.iter().zip(stats.bytes));
             }
             Err(error) => {
-                warn!(cluster = facts.names.cluster, shard, %error, "slot sizes are not known: planning by number of slots");
+                warn!(shard, %error, "slot sizes are not known: planning by number of slots");
                 return None;
             }
         }
@@ -177,7 +177,7 @@ async fn remove(ctx: &Context, facts: &Facts, shard: u32, seen: &ShardFacts, scr
     if let (Some(id), Some(record)) = (member, scribe.record.clone()) {
         scribe.write(without(record.document, &[id]), record.operation).await?;
         for problem in scribe.push(password).await {
-            warn!(cluster = facts.names.cluster, problem, "a node does not know yet of a shard that left");
+            warn!(problem, "a node does not know yet of a shard that left");
         }
     }
     let id = member.map(|id| id.to_string()).or_else(|| seen.node.as_ref().ok().map(|status| status.node_id.to_string()));
@@ -200,7 +200,7 @@ async fn remove(ctx: &Context, facts: &Facts, shard: u32, seen: &ShardFacts, scr
     };
     ctx.may_act()?;
     match sets.delete(&name, &params).await {
-        Ok(_) => info!(cluster = facts.names.cluster, shard, "shard removed"),
+        Ok(_) => info!(shard, "shard removed"),
         Err(error) if is_status(&error, 404) => {}
         Err(error) => return Err(Error::api(format!("deleting StatefulSet {name}"))(error).into()),
     }

@@ -78,7 +78,7 @@ impl<'a> Scribe<'a> {
         record.write(&api, &self.facts.names, self.owner).await?;
         self.ctx.remember(self.uid, |memory| memory.leader_epoch = Some(epoch));
         self.ctx.metrics.documents.inc();
-        info!(cluster = self.facts.names.cluster, version = record.document.version.0, leader_epoch = epoch.0, "topology written down");
+        info!(version = record.document.version.0, leader_epoch = epoch.0, "topology written down");
         self.record = Some(record);
         Ok(())
     }
@@ -134,7 +134,7 @@ impl<'a> Scribe<'a> {
                 }
                 Ok(_) => {}
                 Err(why) => {
-                    warn!(cluster = self.facts.names.cluster, shard, why, "the topology could not be pushed");
+                    warn!(shard, why, "the topology could not be pushed");
                     problems.push(format!("shard {shard}: {why}"));
                 }
             }

@@ -189,7 +189,10 @@ fn rebuild(facts: &Facts, statuses: &[(u32, &NodeStatus)], id: ClusterId) -> Res
         statuses.iter().map(|(_, status)| status.leader_epoch).max().unwrap_or_default(),
         statuses.iter().map(|(_, status)| status.topology_version).max().unwrap_or_default(),
     );
-    let members = statuses.iter().filter(|(_, status)| !status.retired && status.cluster_id.is_some());
+    // A node may be written down by others before it has heard of the cluster itself.
+    let told_of: HashSet<NodeId> = owners.slots.values().map(|(owner, _)| *owner).collect();
+    let members =
+        statuses.iter().filter(|(_, status)| !status.retired && (status.cluster_id.is_some() || told_of.contains(&status.node_id)));
     document.nodes = members.map(|(shard, status)| entry(&facts.names, *shard, status.node_id)).collect();
     document.retired = statuses.iter().filter(|(_, status)| status.retired).map(|(_, status)| status.node_id).collect();
     let listed: HashSet<NodeId> = document.nodes.iter().map(|node| node.id).collect();
