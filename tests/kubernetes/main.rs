@@ -13,7 +13,7 @@ use std::{sync::OnceLock, time::Duration};
 use sluice_tests::kubernetes::{ImageReferences, LoadPod, Namespace, PhaseFigures, Release, ShardedCluster, Verdict, wait_until};
 
 /// Keys loaded before a test goes on.
-const KEYS: u64 = 20_000;
+const KEYS: u64 = 50_000;
 /// Live writes a second.
 const RATE: u32 = 500;
 /// A scale or a roll of a few small shards.
