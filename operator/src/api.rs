@@ -10,14 +10,15 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 
 pub use cluster::{
-    Auth, DEFAULT_CLUSTER_DOMAIN, Durability, ImagePullPolicy, MonitoringSpec, OWNED_SETTINGS, Resources, RolloutSpec, ScalingSpec, Scheduling,
-    SecretKeyRef, SluiceCluster, SluiceClusterSpec, Storage, SyncPolicy, VolumeRetention,
+    Auth, DEFAULT_CLUSTER_DOMAIN, Durability, ImagePullPolicy, MonitoringSpec, OWNED_SETTINGS, Resources, RolloutSpec,
+    ScalingSpec, Scheduling, SecretKeyRef, SluiceCluster, SluiceClusterSpec, Storage, SyncPolicy, VolumeRetention,
 };
 pub use condition::{Condition, ConditionStatus, ConditionType, set_condition};
 pub use migration::{ClusterRef, MigrationPhase, MigrationTarget, SlotMigration, SlotMigrationSpec, SlotMigrationStatus};
 pub use quantity::{QuantityError, parse_quantity};
 pub use status::{
-    CurrentRestart, HaltedRollout, PlannedMove, Receipt, RolloutStatus, ScalingStatus, ShardStatus, SluiceClusterStatus, TopologyStatus,
+    CurrentRestart, HaltedRollout, PlannedMove, Receipt, RolloutStatus, ScalingStatus, ShardStatus, SluiceClusterStatus,
+    TopologyStatus,
 };
 
 /// API group of every kind.

@@ -53,11 +53,17 @@ struct Mark {
 }
 
 /// The longest delay before a failed reconcile is tried again.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
+const BACKOFF_MAX: Duration = Duration::from_mins(1);
 
 impl Context {
     /// A context without memory.
-    pub fn new(client: Client, network: Arc<dyn Network>, store_image: String, leadership: Leadership, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        client: Client,
+        network: Arc<dyn Network>,
+        store_image: String,
+        leadership: Leadership,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let reporter = Reporter { controller: "sluice-operator".into(), instance: std::env::var("POD_NAME").ok() };
         Self {
             recorder: Recorder::new(client.clone(), reporter),

@@ -12,11 +12,14 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, mut shutdown: wat
     let text = move || {
         let metrics = Arc::clone(&metrics);
         async move {
-            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], metrics.text()).into_response()
+            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], metrics.text())
+                .into_response()
         }
     };
-    let router =
-        Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(|| async { "ok\n" })).route("/metrics", get(text));
+    let router = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(|| async { "ok\n" }))
+        .route("/metrics", get(text));
     let listener = TcpListener::bind(address).await?;
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {

@@ -118,7 +118,8 @@ async fn operate(arguments: RunArguments) -> anyhow::Result<()> {
     }
     metrics.set_leading(true);
     let context = Arc::new(Context::new(client, Arc::new(PodNetwork), arguments.store_image, leadership, Arc::clone(&metrics)));
-    let namespaces = arguments.namespaces.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+    let namespaces =
+        arguments.namespaces.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
     let scope = Scope { namespaces, concurrency: arguments.concurrency };
     info!(namespaces = ?scope.namespaces, concurrency = scope.concurrency, "controllers run");
     let result = tokio::select! {
@@ -149,10 +150,8 @@ fn logs(json: bool) {
     let quiet = if wanted.contains("kube") { "" } else { ",kube_runtime=warn,kube_client=warn" };
     let wanted = if wanted.is_empty() { "info" } else { wanted.as_str() };
     let filter = tracing_subscriber::EnvFilter::new(format!("{wanted}{quiet}"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     if json { builder.json().init() } else { builder.init() }
 }
 

@@ -139,7 +139,8 @@ mod tests {
             from_shard: 0,
             to_shard: 1,
         };
-        let operation = Operation { id: 1, from_shards: 1, to_shards: 2, moves: vec![move_], keys_total: None, bytes_total: Some(5) };
+        let operation =
+            Operation { id: 1, from_shards: 1, to_shards: 2, moves: vec![move_], keys_total: None, bytes_total: Some(5) };
         let record = TopologyRecord { document, operation: Some(operation), resource_version: Some("5".into()) };
         let mut map = record.to_config_map(&names, &OwnerReference::default()).unwrap();
         assert_eq!(TopologyRecord::from_config_map(&map).unwrap(), record);

@@ -2,6 +2,8 @@
 
 // The schema derive expands to a private copy of each struct, which this lint mistakes for the struct itself.
 #![allow(unreachable_pub)]
+// Printer columns have the same few attributes each.
+#![allow(clippy::duplicated_attributes)]
 
 use std::collections::BTreeMap;
 
@@ -350,6 +352,8 @@ mod tests {
 
     use super::*;
 
+    type Change = fn(&mut SluiceCluster);
+
     fn cluster(change: impl FnOnce(&mut SluiceCluster)) -> SluiceCluster {
         let mut cluster: SluiceCluster = serde_json::from_value(serde_json::json!({
             "apiVersion": "sluice.dev/v1alpha1", "kind": "SluiceCluster", "metadata": {"name": "demo"},
@@ -378,7 +382,6 @@ mod tests {
     #[test]
     fn volumes_never_shrink_and_what_cannot_change_does_not() {
         let old = cluster(|_| {});
-        type Change = fn(&mut SluiceCluster);
         let allowed: [Change; 3] = [|_| {}, |c| c.spec.storage.size = "20Gi".into(), |c| c.spec.shards = 5];
         for change in allowed {
             validate_cel_update(&cluster(change), &old).unwrap();

@@ -62,7 +62,14 @@ pub struct Condition {
 impl Condition {
     /// A condition that is judged now; [`set_condition`] keeps the old time when nothing changed.
     pub fn new(type_: ConditionType, status: ConditionStatus, reason: &str, message: impl Into<String>) -> Self {
-        Self { type_, status, reason: reason.into(), message: message.into(), observed_generation: None, last_transition_time: String::new() }
+        Self {
+            type_,
+            status,
+            reason: reason.into(),
+            message: message.into(),
+            observed_generation: None,
+            last_transition_time: String::new(),
+        }
     }
 
     /// A condition of that truth.

@@ -2,6 +2,8 @@
 
 // The schema derive expands to a private copy of each struct, which this lint mistakes for the struct itself.
 #![allow(unreachable_pub)]
+// Printer columns have the same few attributes each.
+#![allow(clippy::duplicated_attributes)]
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
@@ -197,7 +199,10 @@ mod tests {
         assert!(validate_cel_update(&old, &migration(|m| m.cancel = true)).is_err());
         assert!(validate_cel_update(&migration(|m| m.slots = "0-9".into()), &old).is_err());
         assert!(validate_cel_update(&migration(|m| m.target.shard = Some(2)), &old).is_err());
-        assert!(validate_cel_update(&migration(|m| m.source = Some(MigrationTarget { shard: Some(0), node_id: None })), &old).is_err());
+        assert!(
+            validate_cel_update(&migration(|m| m.source = Some(MigrationTarget { shard: Some(0), node_id: None })), &old)
+                .is_err()
+        );
         assert!(validate_cel(&migration(|m| m.target = MigrationTarget::default())).is_err());
     }
 }

@@ -14,7 +14,9 @@ mod validate;
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{Api, Resource as _, ResourceExt as _, core::DeserializeGuard, runtime::controller::Action, runtime::events::EventType};
+use kube::{
+    Api, Resource as _, ResourceExt as _, core::DeserializeGuard, runtime::controller::Action, runtime::events::EventType,
+};
 use sluice_topology::ClusterId;
 use tracing::{info, warn};
 
@@ -32,7 +34,7 @@ use self::{
 use crate::{api::SluiceCluster, api::SluiceClusterStatus, context::Context, error::Error};
 
 /// How often a cluster where nothing happens is looked at.
-const STEADY_INTERVAL: Duration = Duration::from_secs(60);
+const STEADY_INTERVAL: Duration = Duration::from_mins(1);
 /// How often one is looked at while it waits for something outside.
 const WAITING_INTERVAL: Duration = Duration::from_secs(3);
 /// How often one is looked at while something of the operator's runs.
@@ -43,7 +45,12 @@ pub async fn reconcile(object: Arc<DeserializeGuard<SluiceCluster>>, ctx: Arc<Co
     let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
     if let Err(invalid) = &object.0 {
         ctx.metrics.invalid_objects.inc();
-        warn!(cluster = name, namespace, error = invalid.error, "a SluiceCluster cannot be read as one: left alone until it is changed");
+        warn!(
+            cluster = name,
+            namespace,
+            error = invalid.error,
+            "a SluiceCluster cannot be read as one: left alone until it is changed"
+        );
         return Ok(Action::await_change());
     }
     if !ctx.leadership.is_current() {
@@ -60,7 +67,7 @@ pub async fn reconcile(object: Arc<DeserializeGuard<SluiceCluster>>, ctx: Arc<Co
         ctx.forget(&cluster.uid().unwrap_or_default());
         return Ok(Action::await_change());
     }
-    one_pass(&ctx, cluster).await
+    Box::pin(one_pass(&ctx, cluster)).await
 }
 
 /// Why nothing new may begin, for people.
@@ -97,7 +104,7 @@ async fn one_pass(ctx: &Context, cluster: SluiceCluster) -> Result<Action, Error
     let before = cluster.status.clone();
     let uid = cluster.uid().unwrap_or_default();
     let owner = cluster.controller_owner_ref(&()).ok_or_else(|| Error::Unexpected("a SluiceCluster without uid".into()))?;
-    let Observation { mut facts, admin_password } = observe(ctx, cluster).await?;
+    let Observation { mut facts, admin_password } = Box::pin(observe(ctx, cluster)).await?;
     if let Err(message) = validate::validate(&facts) {
         let refused = status::refused(&facts.cluster, "InvalidSpec", &message, &status::now());
         status::write(ctx, &facts.names, before.as_ref(), &refused).await?;
@@ -137,8 +144,10 @@ async fn steps(
 
     let names = facts.names.clone();
     let spec = facts.cluster.spec.clone();
-    let shards = apply::claim_templates(facts, scaling.stateful_sets.iter().copied().filter(|shard| !scaling.remove.contains(shard)));
-    let inputs = build::Inputs { names: &names, spec: &spec, owner: owner.clone(), default_image: &ctx.store_image, shards: &shards };
+    let shards =
+        apply::claim_templates(facts, scaling.stateful_sets.iter().copied().filter(|shard| !scaling.remove.contains(shard)));
+    let inputs =
+        build::Inputs { names: &names, spec: &spec, owner: owner.clone(), default_image: &ctx.store_image, shards: &shards };
     let objects = build::build(&inputs);
     let password = apply::admin_password(ctx, facts, &inputs, admin_password).await?;
     apply::apply(ctx, uid, &objects).await?;
@@ -165,8 +174,7 @@ async fn steps(
     }
     let refused = matches!(topology.decision, Decision::Refuse { .. });
     let push_problems = if refused { Vec::new() } else { scribe.push(&password).await };
-    let blockers =
-        if refused { Vec::new() } else { scale::execute(ctx, facts, &scaling, &mut scribe, owner, &password).await? };
+    let blockers = if refused { Vec::new() } else { scale::execute(ctx, facts, &scaling, &mut scribe, owner, &password).await? };
     let record = scribe.record.clone();
 
     let trouble = rollout_trouble(facts, &topology);
@@ -196,7 +204,8 @@ fn must_lead(facts: &Facts, scaling: &ScalingPlan) -> bool {
     let newer = facts.statuses().any(|(_, status)| {
         (status.leader_epoch, status.topology_version) > (record.document.leader_epoch, record.document.version)
     });
-    let migrating = facts.migrations.iter().any(|migration| !migration.status.as_ref().is_some_and(|status| status.state.is_final()));
+    let migrating =
+        facts.migrations.iter().any(|migration| !migration.status.as_ref().is_some_and(|status| status.state.is_final()));
     newer || migrating || !scaling.migrate.is_empty()
 }
 
@@ -212,7 +221,13 @@ fn rollout_trouble(facts: &Facts, topology: &TopologyPlan) -> Option<String> {
     facts.record().is_none().then(|| "the cluster is not made yet".to_owned())
 }
 
-fn next_look(facts: &Facts, topology: &TopologyPlan, scaling: &ScalingPlan, rollout: &RolloutPlan, push_problems: &[String]) -> Action {
+fn next_look(
+    facts: &Facts,
+    topology: &TopologyPlan,
+    scaling: &ScalingPlan,
+    rollout: &RolloutPlan,
+    push_problems: &[String],
+) -> Action {
     let busy = !scaling.migrate.is_empty()
         || scaling.start.is_some()
         || scaling.clear

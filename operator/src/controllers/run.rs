@@ -12,12 +12,7 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     core::{DeserializeGuard, NamespaceResourceScope, PartialObjectMeta},
-    runtime::{
-        Config, Controller,
-        controller::Action,
-        reflector::ObjectRef,
-        watcher,
-    },
+    runtime::{Config, Controller, controller::Action, reflector::ObjectRef, watcher},
 };
 use tokio::sync::watch;
 use tracing::{Instrument as _, debug, info_span, warn};

@@ -43,7 +43,7 @@ const WAIT_INTERVAL: Duration = Duration::from_secs(3);
 /// Progress alone is written no more often than this.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
 /// Longest delay between a job that failed and the next.
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+const RETRY_DELAY_MAX: Duration = Duration::from_mins(1);
 
 /// What a migration runs in.
 struct Surroundings {
@@ -59,7 +59,12 @@ pub async fn reconcile(object: Arc<DeserializeGuard<SlotMigration>>, ctx: Arc<Co
     let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
     if let Err(invalid) = &object.0 {
         ctx.metrics.invalid_objects.inc();
-        warn!(migration = name, namespace, error = invalid.error, "a SlotMigration cannot be read as one: left alone until it is changed");
+        warn!(
+            migration = name,
+            namespace,
+            error = invalid.error,
+            "a SlotMigration cannot be read as one: left alone until it is changed"
+        );
         return Ok(Action::await_change());
     }
     if !ctx.leadership.is_current() {
@@ -189,12 +194,15 @@ async fn surroundings(ctx: &Context, migration: &SlotMigration) -> Result<Result
     };
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
     let secret = secrets.get_opt(&names.admin_secret()).await.map_err(Error::api("reading the admin Secret"))?;
-    let password = secret.and_then(|secret| secret.data?.remove(ADMIN_PASSWORD_KEY)).and_then(|bytes| String::from_utf8(bytes.0).ok());
+    let password =
+        secret.and_then(|secret| secret.data?.remove(ADMIN_PASSWORD_KEY)).and_then(|bytes| String::from_utf8(bytes.0).ok());
     let Some(password) = password else { return Ok(Err("the admin Secret is missing".into())) };
     // Only the nodes it is about: a cluster may have a thousand.
     let involved = |node: &NodeEntry| match (&migration.spec.source, &migration.spec.target) {
         (None, _) => true,
-        (Some(source), target) => [source, target].into_iter().any(|spec| resolve(&document, spec).is_ok_and(|found| found.id == node.id)),
+        (Some(source), target) => {
+            [source, target].into_iter().any(|spec| resolve(&document, spec).is_ok_and(|found| found.id == node.id))
+        }
     };
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
     let (pods, names, password_ref) = (&pods, &names, password.as_str());
@@ -230,7 +238,13 @@ fn resolve<'a>(document: &'a TopologyDocument, spec: &MigrationTarget) -> Result
 }
 
 /// Why the migration shall hold: asked for, or because one of its pods is being restarted.
-fn hold(migration: &SlotMigration, cluster: &SluiceCluster, document: &TopologyDocument, source: Option<NodeId>, target: NodeId) -> Option<String> {
+fn hold(
+    migration: &SlotMigration,
+    cluster: &SluiceCluster,
+    document: &TopologyDocument,
+    source: Option<NodeId>,
+    target: NodeId,
+) -> Option<String> {
     if migration.spec.paused {
         return Some("spec.paused is set".into());
     }
@@ -266,11 +280,18 @@ fn leader_epoch(ctx: &Context, around: &Surroundings) -> Result<LeaderEpoch, Str
 
 async fn client(ctx: &Context, around: &Surroundings, node: NodeId) -> Result<sluice_topology::admin::AdminClient, String> {
     ctx.may_act().map_err(|error| error.to_string())?;
-    let address = around.addresses.iter().find(|(id, _)| *id == node).map(|(_, address)| address).ok_or("its pod has no address")?;
+    let address =
+        around.addresses.iter().find(|(id, _)| *id == node).map(|(_, address)| address).ok_or("its pod has no address")?;
     network::connect(ctx.network.as_ref(), address, &around.password).await.map_err(|error| error.to_string())
 }
 
-async fn waits(ctx: &Context, api: &Api<SlotMigration>, migration: &SlotMigration, slots: &SlotRanges, why: String) -> Result<Action, Error> {
+async fn waits(
+    ctx: &Context,
+    api: &Api<SlotMigration>,
+    migration: &SlotMigration,
+    slots: &SlotRanges,
+    why: String,
+) -> Result<Action, Error> {
     let step = if migration.spec.cancel { Step::Cancelled } else { Step::Wait(why) };
     let done = migration.status.as_ref().map_or(0, |status| usize::try_from(status.slots_done).unwrap_or(0));
     let verdict = Verdict { step, done, last: None };
@@ -309,13 +330,20 @@ async fn release(ctx: &Context, api: &Api<SlotMigration>, migration: &SlotMigrat
     if !migration.finalizers().iter().any(|finalizer| finalizer == JOB_FINALIZER) {
         return Ok(());
     }
-    let finalizers: Vec<String> = migration.finalizers().iter().filter(|finalizer| *finalizer != JOB_FINALIZER).cloned().collect();
+    let finalizers: Vec<String> =
+        migration.finalizers().iter().filter(|finalizer| *finalizer != JOB_FINALIZER).cloned().collect();
     finalize(ctx, api, migration, &finalizers).await
 }
 
-async fn finalize(ctx: &Context, api: &Api<SlotMigration>, migration: &SlotMigration, finalizers: &[String]) -> Result<(), Error> {
+async fn finalize(
+    ctx: &Context,
+    api: &Api<SlotMigration>,
+    migration: &SlotMigration,
+    finalizers: &[String],
+) -> Result<(), Error> {
     // With the version it was read at: another's finalizer that came meanwhile is not taken away.
-    let patch = serde_json::json!({"metadata": {"finalizers": finalizers, "resourceVersion": migration.metadata.resource_version}});
+    let patch =
+        serde_json::json!({"metadata": {"finalizers": finalizers, "resourceVersion": migration.metadata.resource_version}});
     ctx.may_act()?;
     match api.patch(&migration.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
         Ok(_) => Ok(()),
@@ -325,7 +353,12 @@ async fn finalize(ctx: &Context, api: &Api<SlotMigration>, migration: &SlotMigra
 }
 
 /// Writes a status that differs; one that differs by progress alone, not too often.
-async fn write(ctx: &Context, api: &Api<SlotMigration>, migration: &SlotMigration, update: &crate::api::SlotMigrationStatus) -> Result<(), Error> {
+async fn write(
+    ctx: &Context,
+    api: &Api<SlotMigration>,
+    migration: &SlotMigration,
+    update: &crate::api::SlotMigrationStatus,
+) -> Result<(), Error> {
     let old = migration.status.clone().unwrap_or_default();
     if old == *update {
         return Ok(());

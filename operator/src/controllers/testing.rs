@@ -29,7 +29,13 @@ pub(crate) fn status(n: u8, owned: &str) -> NodeStatus {
         nodes: Vec::new(),
         slots: entries,
         fenced: SlotRanges::empty(),
-        persistence: PersistenceStatus { wal: true, last_flush_round: 1, recovered_round: 1, clean_shutdown: true, latest_sequence: 1 },
+        persistence: PersistenceStatus {
+            wal: true,
+            last_flush_round: 1,
+            recovered_round: 1,
+            clean_shutdown: true,
+            latest_sequence: 1,
+        },
         migrations: Vec::new(),
     }
 }

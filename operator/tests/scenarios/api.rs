@@ -81,12 +81,19 @@ impl FakeApi {
                 body,
             });
         }
-        Response::builder().status(status).header("content-type", "application/json").body(Body::from(answer.to_string().into_bytes())).unwrap()
+        Response::builder()
+            .status(status)
+            .header("content-type", "application/json")
+            .body(Body::from(answer.to_string().into_bytes()))
+            .unwrap()
     }
 }
 
 fn failure(code: StatusCode, reason: &str, message: &str) -> (StatusCode, Value) {
-    (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code.as_u16(), "reason": reason, "message": message}))
+    (
+        code,
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code.as_u16(), "reason": reason, "message": message}),
+    )
 }
 
 /// Objects merge, everything else is replaced; `null` takes away where the patch is a merge patch.
@@ -219,8 +226,12 @@ impl State {
         let selector = decoded.split('&').find_map(|part| part.strip_prefix("labelSelector=")).unwrap_or("");
         let wanted: Vec<(&str, &str)> = selector.split(',').filter_map(|part| part.split_once('=')).collect();
         let matches = |object: &Value| wanted.iter().all(|(key, value)| object["metadata"]["labels"][key] == json!(value));
-        let items: Vec<&Value> =
-            self.objects.iter().filter(|((kind, _), object)| kind == resource && matches(object)).map(|(_, object)| object).collect();
+        let items: Vec<&Value> = self
+            .objects
+            .iter()
+            .filter(|((kind, _), object)| kind == resource && matches(object))
+            .map(|(_, object)| object)
+            .collect();
         json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": self.counter.to_string()}, "items": items})
     }
 }

@@ -148,8 +148,10 @@ impl Disk {
 
     fn status(&self) -> NodeStatus {
         let mut groups: BTreeMap<(NodeId, SlotEpoch), Vec<Slot>> = BTreeMap::new();
-        for (slot, row) in &self.rows {
-            groups.entry((row.owner.unwrap(), row.epoch)).or_default().push(*slot);
+        let rows: Vec<(Slot, SlotRow)> = self.rows.iter().map(|(slot, row)| (*slot, *row)).collect();
+        for run in rows.chunk_by(|(_, left), (_, right)| left == right) {
+            let row = run[0].1;
+            groups.entry((row.owner.unwrap(), row.epoch)).or_default().extend(run.iter().map(|(slot, _)| *slot));
         }
         NodeStatus {
             node_id: self.id,
@@ -203,7 +205,13 @@ impl Disk {
             }
         }
         let ranges = |slots: BTreeSet<Slot>| slots.into_iter().collect();
-        Ok(MergeReport { version: self.version, stale: ranges(stale), conflicts: ranges(conflicts), assigned: ranges(assigned), retired: self.retired })
+        Ok(MergeReport {
+            version: self.version,
+            stale: ranges(stale),
+            conflicts: ranges(conflicts),
+            assigned: ranges(assigned),
+            retired: self.retired,
+        })
     }
 
     fn command(&mut self, words: &[String]) -> String {

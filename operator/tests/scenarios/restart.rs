@@ -22,7 +22,9 @@ fn rolled(world: &World) -> bool {
 async fn every_pod_is_flushed_then_deleted_by_uid_and_checked_one_at_a_time() {
     let world = settled(3).await;
     let uids: Vec<String> = (0..3)
-        .map(|shard| world.api.lock().get("pods", &format!("demo-{shard}-0")).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned())
+        .map(|shard| {
+            world.api.lock().get("pods", &format!("demo-{shard}-0")).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned()
+        })
         .collect();
     world.clear_journal();
     restart(&world, "now");
@@ -44,7 +46,10 @@ async fn every_pod_is_flushed_then_deleted_by_uid_and_checked_one_at_a_time() {
     // The receipt was in the status before the pod went.
     let journal = world.writes();
     for deletion in 0..3 {
-        let at = journal.iter().position(|write| write.method == http::Method::DELETE && write.name == format!("demo-{deletion}-0")).unwrap();
+        let at = journal
+            .iter()
+            .position(|write| write.method == http::Method::DELETE && write.name == format!("demo-{deletion}-0"))
+            .unwrap();
         let receipt = journal[..at].iter().rev().find(|write| write.subresource.as_deref() == Some("status")).unwrap();
         assert_eq!(receipt.body["status"]["rollout"]["current"]["receipt"]["round"], json!(1));
         assert_eq!(receipt.body["status"]["shards"][deletion]["lastReceipt"]["round"], json!(1));
@@ -75,7 +80,10 @@ async fn a_lower_recovered_round_halts_the_roll() {
 #[tokio::test]
 async fn another_instance_or_an_unclean_end_halts_the_roll() {
     for (reason, spoil) in [
-        ("InstanceChanged", (|disk| disk.instance = sluice_topology::InstanceId::from_bytes([99; 16])) as fn(&mut crate::node::Disk)),
+        (
+            "InstanceChanged",
+            (|disk| disk.instance = sluice_topology::InstanceId::from_bytes([99; 16])) as fn(&mut crate::node::Disk),
+        ),
         ("UncleanShutdown", |disk| disk.clean = false),
     ] {
         let world = settled(2).await;

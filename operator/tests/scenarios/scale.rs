@@ -194,10 +194,11 @@ async fn a_migration_made_by_hand_runs_pauses_and_cancels() {
     assert_eq!(get("mine")["status"]["percent"], 100);
     assert!(get("mine")["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty));
     assert_eq!(world.owned()[&1], 8192 + 100);
-    world.until("the document follows", |world| {
-        world.document()["slots"].as_array().unwrap().iter().any(|entry| entry["epoch"] == json!(2))
-    })
-    .await;
+    world
+        .until("the document follows", |world| {
+            world.document()["slots"].as_array().unwrap().iter().any(|entry| entry["epoch"] == json!(2))
+        })
+        .await;
     // Nobody asked for another number of shards: what people move stays where they moved it.
     for _ in 0..5 {
         world.round().await.unwrap();

@@ -35,7 +35,12 @@ async fn a_cluster_is_made_once_and_a_steady_one_is_not_written_to() {
 async fn the_document_is_written_down_before_any_node_hears_of_it() {
     let world = World::new(2);
     while world.document().is_null() {
-        let told = world.nodes.lock().by_claim.values().any(|disk| disk.commands.iter().any(|command| command == "CLUSTERX SETTOPOLOGY"));
+        let told = world
+            .nodes
+            .lock()
+            .by_claim
+            .values()
+            .any(|disk| disk.commands.iter().any(|command| command == "CLUSTERX SETTOPOLOGY"));
         assert!(!told);
         world.round().await.unwrap();
     }
@@ -72,7 +77,9 @@ async fn volumes_of_a_deleted_cluster_are_found_again_with_their_slots() {
     let mut world = settled(2).await;
     let before = world.document();
     let spec = world.api.lock().get("sluiceclusters", "demo").unwrap()["spec"].clone();
-    for (resource, name) in [("configmaps", "demo-topology"), ("secrets", "demo-admin"), ("statefulsets", "demo-0"), ("statefulsets", "demo-1")] {
+    for (resource, name) in
+        [("configmaps", "demo-topology"), ("secrets", "demo-admin"), ("statefulsets", "demo-0"), ("statefulsets", "demo-1")]
+    {
         world.api.lock().remove(resource, name);
     }
     for resource in ["services", "serviceaccounts", "poddisruptionbudgets", "configmaps", "pods"] {
@@ -153,7 +160,14 @@ async fn a_document_is_only_written_over_the_version_that_was_read() {
     let world = settled(2).await;
     world.clear_journal();
     world.change(|spec| spec["shards"] = json!(3));
-    world.until("three shards", |world| world.owned().len() == 3 && world.is_settled() || { world.nodes.advance(4000); false }).await;
+    world
+        .until("three shards", |world| {
+            world.owned().len() == 3 && world.is_settled() || {
+                world.nodes.advance(4000);
+                false
+            }
+        })
+        .await;
     let written: Vec<_> = world.writes().into_iter().filter(|write| write.name == "demo-topology").collect();
     assert!(!written.is_empty());
     for write in written {
@@ -187,7 +201,11 @@ async fn a_spec_that_came_past_the_schema_is_refused_and_changes_nothing() {
         world.change(|spec| spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone()));
         world.round().await.unwrap();
         assert_eq!(world.condition("Degraded").1, "InvalidSpec", "{what}");
-        assert!(world.writes().iter().all(|write| write.subresource.as_deref() == Some("status")), "{what}: {:?}", world.writes());
+        assert!(
+            world.writes().iter().all(|write| write.subresource.as_deref() == Some("status")),
+            "{what}: {:?}",
+            world.writes()
+        );
         world.change(|spec| *spec = before);
         world.round().await.unwrap();
         assert!(!world.is("Degraded"), "{what}");

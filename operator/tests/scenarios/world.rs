@@ -19,7 +19,10 @@ use sluice_operator::{
     network::{Network, NodeAddress},
 };
 
-use crate::{api::{FakeApi, Write}, node::FakeNodes};
+use crate::{
+    api::{FakeApi, Write},
+    node::FakeNodes,
+};
 
 /// Names lead to nodes on loopback.
 struct Loopback {
@@ -122,7 +125,11 @@ impl World {
                     let spec = set["spec"]["volumeClaimTemplates"][0]["spec"].clone();
                     api.create("persistentvolumeclaims", json!({"metadata": {"name": claim, "labels": labels}, "spec": spec}));
                 }
-                let state = if good { json!({"running": {}}) } else { json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}) };
+                let state = if good {
+                    json!({"running": {}})
+                } else {
+                    json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
+                };
                 let ready = if good { "True" } else { "False" };
                 api.create(
                     "pods",
@@ -210,7 +217,8 @@ impl World {
 
     pub fn document(&self) -> Value {
         let api = self.api.lock();
-        let text = api.get("configmaps", "demo-topology").and_then(|map| map["data"]["topology.json"].as_str().map(str::to_owned));
+        let text =
+            api.get("configmaps", "demo-topology").and_then(|map| map["data"]["topology.json"].as_str().map(str::to_owned));
         serde_json::from_str(&text.unwrap_or_else(|| "null".into())).unwrap()
     }
 
@@ -220,7 +228,8 @@ impl World {
         hosts
             .iter()
             .map(|host| {
-                let shard = host.split('.').next().unwrap().strip_suffix("-0").unwrap().strip_prefix("demo-").unwrap().parse().unwrap();
+                let shard =
+                    host.split('.').next().unwrap().strip_suffix("-0").unwrap().strip_prefix("demo-").unwrap().parse().unwrap();
                 (shard, self.nodes.disk_of(host).owned().len())
             })
             .collect()
@@ -229,5 +238,11 @@ impl World {
 
 fn operator(api: &FakeApi, nodes: &FakeNodes, unresolved: &Arc<Mutex<Vec<String>>>) -> Arc<Context> {
     let network = Loopback { nodes: nodes.clone(), unresolved: Arc::clone(unresolved) };
-    Arc::new(Context::new(api.client(), Arc::new(network), "store:1".into(), Leadership::unconditional(), Arc::new(Metrics::new())))
+    Arc::new(Context::new(
+        api.client(),
+        Arc::new(network),
+        "store:1".into(),
+        Leadership::unconditional(),
+        Arc::new(Metrics::new()),
+    ))
 }

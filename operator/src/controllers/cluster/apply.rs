@@ -32,7 +32,8 @@ use crate::{
 
 /// Applies everything. StatefulSets that are not built any more are left alone: removing one takes a proof.
 pub(super) async fn apply(ctx: &Context, uid: &str, objects: &Objects) -> Result<(), Error> {
-    let Objects { service_account, config, nodes_service, client_service, disruption_budget, stateful_sets, template_hash: _ } = objects;
+    let Objects { service_account, config, nodes_service, client_service, disruption_budget, stateful_sets, template_hash: _ } =
+        objects;
     ensure(ctx, uid, service_account).await?;
     ensure(ctx, uid, config).await?;
     ensure(ctx, uid, nodes_service).await?;
@@ -45,7 +46,12 @@ pub(super) async fn apply(ctx: &Context, uid: &str, objects: &Objects) -> Result
 }
 
 /// The admin password, made once and never changed. Returned, and nowhere written but to its Secret.
-pub(super) async fn admin_password(ctx: &Context, facts: &Facts, inputs: &Inputs<'_>, known: Option<String>) -> Result<String, Error> {
+pub(super) async fn admin_password(
+    ctx: &Context,
+    facts: &Facts,
+    inputs: &Inputs<'_>,
+    known: Option<String>,
+) -> Result<String, Error> {
     if let Some(password) = known {
         return Ok(password);
     }
@@ -76,10 +82,10 @@ pub(super) fn claim_templates(facts: &Facts, shards: impl Iterator<Item = u32>) 
             }
             let volumes = seen.map(|seen| seen.volumes.as_slice()).unwrap_or_default();
             let retired = |name: &str| volumes.iter().any(|volume| volume.template == name && volume.retired_node.is_some());
-            let name = std::iter::once("data".to_owned())
-                .chain((2..).map(|number| format!("data-{number}")))
-                .find(|name| !retired(name))
-                .unwrap_or_default();
+            // One more than there are volumes is enough to find a name that none of them has.
+            let names =
+                (1..=volumes.len() + 1).map(|number| if number == 1 { "data".to_owned() } else { format!("data-{number}") });
+            let name = names.into_iter().find(|name| !retired(name)).unwrap_or_default();
             (shard, ClaimTemplate { name, size: size.clone() })
         })
         .collect()
@@ -173,7 +179,9 @@ pub(super) async fn grow_volumes(ctx: &Context, facts: &Facts) -> Result<Vec<Str
             let patch = serde_json::json!({"spec": {"resources": {"requests": {"storage": size}}}});
             match api.patch(&volume.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
                 Ok(_) => info!(volume = volume.name, size, "volume asked to grow"),
-                Err(error) if is_status(&error, 403) || is_status(&error, 422) => refused.push(format!("{}: {error}", volume.name)),
+                Err(error) if is_status(&error, 403) || is_status(&error, 422) => {
+                    refused.push(format!("{}: {error}", volume.name));
+                }
                 Err(error) => return Err(Error::api(format!("growing volume {}", volume.name))(error)),
             }
         }

@@ -2,9 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use sluice_topology::{NodeId, SlotRanges, admin::{MigrationState, NodeStatus}};
+use sluice_topology::{
+    NodeId, SlotRanges,
+    admin::{MigrationState, NodeStatus},
+};
 
-use crate::{api::{SlotMigration, SluiceCluster}, names::Names, topology_record::TopologyRecord};
+use crate::{
+    api::{SlotMigration, SluiceCluster},
+    names::Names,
+    topology_record::TopologyRecord,
+};
 
 /// A StatefulSet as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

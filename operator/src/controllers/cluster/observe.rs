@@ -65,7 +65,9 @@ pub async fn observe(ctx: &Context, cluster: SluiceCluster) -> Result<Observatio
         async { pods.list(&labelled).await.map_err(Error::api("listing pods")) },
         async { claims.list(&labelled).await.map_err(Error::api("listing volume claims")) },
         async { maps.get_opt(&names.topology()).await.map_err(Error::api(format!("reading ConfigMap {}", names.topology()))) },
-        async { secrets.get_opt(&names.admin_secret()).await.map_err(Error::api(format!("reading Secret {}", names.admin_secret()))) },
+        async {
+            secrets.get_opt(&names.admin_secret()).await.map_err(Error::api(format!("reading Secret {}", names.admin_secret())))
+        },
         migrations(ctx, &names),
     )?;
     let record = match map.as_ref().map(TopologyRecord::from_config_map) {
@@ -73,7 +75,8 @@ pub async fn observe(ctx: &Context, cluster: SluiceCluster) -> Result<Observatio
         Some(Ok(record)) => RecordFacts::Present(Box::new(record)),
         Some(Err(error)) => RecordFacts::Unreadable(error.to_string()),
     };
-    let mut facts = Facts { cluster, names, shards: BTreeMap::new(), record, migrations, now_ms: Timestamp::now().as_millisecond() };
+    let mut facts =
+        Facts { cluster, names, shards: BTreeMap::new(), record, migrations, now_ms: Timestamp::now().as_millisecond() };
     let names = facts.names.clone();
     for set in &sets_seen {
         if let Some(shard) = names.shard_of_stateful_set(&set.name_any()) {
@@ -110,8 +113,10 @@ async fn migrations(ctx: &Context, names: &Names) -> Result<Vec<SlotMigration>, 
 
 /// Shards that are wanted or recorded and did not show up by label are asked for by name: a label somebody took away hides nothing.
 async fn by_name(facts: &mut Facts, sets: &Api<StatefulSet>, pods: &Api<Pod>) -> Result<(), Error> {
-    let status_shards = facts.cluster.status.iter().flat_map(|status| &status.shards).filter_map(|shard| u32::try_from(shard.shard).ok());
-    let expected: BTreeSet<u32> = (0..facts.wanted_shards()).chain(facts.recorded_ids().into_keys()).chain(status_shards).collect();
+    let status_shards =
+        facts.cluster.status.iter().flat_map(|status| &status.shards).filter_map(|shard| u32::try_from(shard.shard).ok());
+    let expected: BTreeSet<u32> =
+        (0..facts.wanted_shards()).chain(facts.recorded_ids().into_keys()).chain(status_shards).collect();
     for shard in expected {
         let seen = facts.shards.entry(shard).or_default();
         if seen.stateful_set.is_none() {
@@ -127,7 +132,10 @@ async fn by_name(facts: &mut Facts, sets: &Api<StatefulSet>, pods: &Api<Pod>) ->
     }
     // What is left of a shard that is gone: a volume is no shard.
     facts.shards.retain(|shard, seen| {
-        *shard < u32::try_from(facts.cluster.spec.shards).unwrap_or(0) || seen.stateful_set.is_some() || seen.pod.is_some() || !seen.volumes.is_empty()
+        *shard < u32::try_from(facts.cluster.spec.shards).unwrap_or(0)
+            || seen.stateful_set.is_some()
+            || seen.pod.is_some()
+            || !seen.volumes.is_empty()
     });
     Ok(())
 }
@@ -212,7 +220,8 @@ pub fn pod_facts(pod: &Pod) -> PodFacts {
     });
     let waiting = containers.iter().find_map(|container| {
         let reason = container.state.as_ref()?.waiting.as_ref()?;
-        let last_words = container.last_state.as_ref().and_then(|state| state.terminated.as_ref()).and_then(|t| t.message.clone());
+        let last_words =
+            container.last_state.as_ref().and_then(|state| state.terminated.as_ref()).and_then(|t| t.message.clone());
         let detail = last_words.or_else(|| reason.message.clone()).unwrap_or_default();
         // The end of a log says why, its beginning does not.
         let skipped = detail.trim().chars().count().saturating_sub(LAST_WORDS_LEN_MAX);
@@ -230,7 +239,8 @@ pub fn pod_facts(pod: &Pod) -> PodFacts {
         deleting: pod.metadata.deletion_timestamp.is_some(),
         pending: !started,
         template_hash: pod.annotations().get(TEMPLATE_HASH).cloned(),
-        trouble: waiting.filter(|text| !text.starts_with("ContainerCreating") && !text.starts_with("PodInitializing")).or(unscheduled),
+        trouble: waiting
+            .filter(|text| !text.starts_with("ContainerCreating") && !text.starts_with("PodInitializing"))
+            .or(unscheduled),
     }
 }
-

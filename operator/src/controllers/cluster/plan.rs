@@ -4,6 +4,6 @@ pub mod balance;
 pub mod ownership;
 pub mod rollout;
 pub mod scaling;
-pub mod topology;
 #[cfg(test)]
 mod tests;
+pub mod topology;

@@ -26,7 +26,13 @@ use crate::{
 
 /// Carries a step out. The rollout part of `facts.cluster.status` is kept current; it is written before anything is destroyed by it.
 /// Returns what stands in the way, for people.
-pub(super) async fn execute(ctx: &Context, facts: &mut Facts, plan: &RolloutPlan, hash: &str, password: &str) -> Result<Option<String>, Error> {
+pub(super) async fn execute(
+    ctx: &Context,
+    facts: &mut Facts,
+    plan: &RolloutPlan,
+    hash: &str,
+    password: &str,
+) -> Result<Option<String>, Error> {
     match &plan.step {
         Step::Idle => {
             facts.cluster.status.get_or_insert_default().rollout = None;
@@ -92,7 +98,10 @@ pub(super) async fn execute(ctx: &Context, facts: &mut Facts, plan: &RolloutPlan
                 shard: i32::try_from(*shard).unwrap_or(i32::MAX),
                 template_hash: hash.into(),
             };
-            let is_new = rollout.halted.as_ref().is_none_or(|old| (&old.reason, &old.template_hash) != (&halted.reason, &halted.template_hash));
+            let is_new = rollout
+                .halted
+                .as_ref()
+                .is_none_or(|old| (&old.reason, &old.template_hash) != (&halted.reason, &halted.template_hash));
             if is_new {
                 ctx.metrics.halts.inc();
                 ctx.event(&facts.cluster.object_ref(&()), EventType::Warning, "RolloutHalted", message.clone()).await;
@@ -138,7 +147,8 @@ async fn flush(ctx: &Context, facts: &Facts, shard: u32, password: &str) -> Resu
         }
         client.flush(limit).await.map_err(|error| error.to_string())
     };
-    let receipt = tokio::time::timeout(limit + Duration::from_secs(10), work).await.map_err(|_| "it took too long".to_owned())??;
+    let receipt =
+        tokio::time::timeout(limit + Duration::from_secs(10), work).await.map_err(|_| "it took too long".to_owned())??;
     ctx.metrics.flushes.inc();
     info!(shard, round = receipt.round, bytes = receipt.bytes, "flushed");
     Ok(to_status(&receipt))
@@ -160,8 +170,10 @@ async fn delete(ctx: &Context, facts: &Facts, shard: u32, uid: &str) -> Result<(
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &facts.names.namespace);
     let name = facts.names.pod(shard);
     // Only the pod that was looked at: its successor is another's business.
-    let params =
-        DeleteParams { preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }), ..DeleteParams::default() };
+    let params = DeleteParams {
+        preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+        ..DeleteParams::default()
+    };
     ctx.may_act()?;
     match api.delete(&name, &params).await {
         Ok(_) => {

@@ -60,7 +60,9 @@ pub(super) async fn execute(
     for name in &plan.cancel {
         ctx.may_act()?;
         let patch = serde_json::json!({"spec": {"cancel": true}});
-        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map_err(Error::api(format!("cancelling {name}")))?;
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .map_err(Error::api(format!("cancelling {name}")))?;
     }
     if let Some(operation) = record.operation.as_ref().filter(|_| !plan.migrate.is_empty()) {
         // The nodes have to know this leader before it commands them.
@@ -89,7 +91,15 @@ pub(super) async fn execute(
 }
 
 /// The SlotMigration of a move.
-fn migration(facts: &Facts, owner: &OwnerReference, name: String, operation: u64, from: NodeId, to: NodeId, slots: &SlotRanges) -> SlotMigration {
+fn migration(
+    facts: &Facts,
+    owner: &OwnerReference,
+    name: String,
+    operation: u64,
+    from: NodeId,
+    to: NodeId,
+    slots: &SlotRanges,
+) -> SlotMigration {
     let node = |id: NodeId| MigrationTarget { shard: None, node_id: Some(id.to_string()) };
     SlotMigration {
         metadata: ObjectMeta {
@@ -166,9 +176,20 @@ impl From<Error> for Removal {
 
 /// Lets a shard go: proof read live, written down, told to everybody, volume marked, StatefulSet deleted by its uid. Every step may be
 /// the last before a crash; the next pass goes on from what it finds.
-async fn remove(ctx: &Context, facts: &Facts, shard: u32, seen: &ShardFacts, scribe: &mut Scribe<'_>, password: &str) -> Result<(), Removal> {
+async fn remove(
+    ctx: &Context,
+    facts: &Facts,
+    shard: u32,
+    seen: &ShardFacts,
+    scribe: &mut Scribe<'_>,
+    password: &str,
+) -> Result<(), Removal> {
     let Some(set) = &seen.stateful_set else { return Ok(()) };
-    let member = scribe.record.as_ref().and_then(|record| record.document.nodes.iter().find(|node| node.shard == shard)).map(|node| node.id);
+    let member = scribe
+        .record
+        .as_ref()
+        .and_then(|record| record.document.nodes.iter().find(|node| node.shard == shard))
+        .map(|node| node.id);
     if let Ok(status) = &seen.node {
         prove_empty(ctx, facts, shard, seen, status.node_id, password).await?;
     } else if member.is_some() {
@@ -208,7 +229,14 @@ async fn remove(ctx: &Context, facts: &Facts, shard: u32, seen: &ShardFacts, scr
 }
 
 /// Reads live, now, that the node owns no slot and holds no key.
-async fn prove_empty(ctx: &Context, facts: &Facts, shard: u32, seen: &ShardFacts, id: NodeId, password: &str) -> Result<(), Removal> {
+async fn prove_empty(
+    ctx: &Context,
+    facts: &Facts,
+    shard: u32,
+    seen: &ShardFacts,
+    id: NodeId,
+    password: &str,
+) -> Result<(), Removal> {
     let refused = |why: String| Removal::Refused(why);
     let node = address(&facts.names, shard, seen).ok_or_else(|| refused("its pod has no address".into()))?;
     let mut client = network::connect(ctx.network.as_ref(), &node, password).await.map_err(|error| refused(error.to_string()))?;

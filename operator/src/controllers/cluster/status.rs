@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     api::{
-        Condition, ConditionType, PlannedMove, ScalingStatus, ShardStatus, SluiceCluster, SluiceClusterStatus, TopologyStatus, set_condition,
+        Condition, ConditionType, PlannedMove, ScalingStatus, ShardStatus, SluiceCluster, SluiceClusterStatus, TopologyStatus,
+        set_condition,
     },
     context::Context,
     error::Error,
@@ -65,7 +66,9 @@ pub(super) fn compose(facts: &Facts, pass: &Pass<'_>, now: &str) -> SluiceCluste
     );
     let id_of = |shard: u32| recorded.iter().find(|(number, _)| *number == shard).map(|(_, id)| *id);
     let mut numbers: Vec<u32> = pass.scaling.stateful_sets.iter().copied().collect();
-    numbers.retain(|shard| *shard < facts.wanted_shards() || facts.shards.get(shard).is_some_and(|seen| seen.stateful_set.is_some()));
+    numbers.retain(|shard| {
+        *shard < facts.wanted_shards() || facts.shards.get(shard).is_some_and(|seen| seen.stateful_set.is_some())
+    });
     let shards: Vec<ShardStatus> = numbers
         .iter()
         .map(|shard| {
@@ -146,7 +149,9 @@ fn conditions(facts: &Facts, pass: &Pass<'_>, status: &SluiceClusterStatus) -> V
     let down: Vec<String> = facts
         .shards
         .iter()
-        .filter(|(number, seen)| status.shards.iter().any(|entry| u32::try_from(entry.shard) == Ok(**number)) && !seen.is_serving())
+        .filter(|(number, seen)| {
+            status.shards.iter().any(|entry| u32::try_from(entry.shard) == Ok(**number)) && !seen.is_serving()
+        })
         .take(5)
         .map(|(number, seen)| format!("shard {number}: {}", seen.trouble()))
         .collect();
@@ -157,7 +162,12 @@ fn conditions(facts: &Facts, pass: &Pass<'_>, status: &SluiceClusterStatus) -> V
     } else if !down.is_empty() {
         Condition::of(T::Available, false, "ShardsDown", down.join("; "))
     } else if !plan.orphaned.is_empty() {
-        Condition::of(T::Available, false, "SlotsWithoutOwner", format!("slots {} have no owner that runs", brief(&plan.orphaned)))
+        Condition::of(
+            T::Available,
+            false,
+            "SlotsWithoutOwner",
+            format!("slots {} have no owner that runs", brief(&plan.orphaned)),
+        )
     } else {
         Condition::of(T::Available, true, "AllShardsServe", "")
     };
@@ -172,11 +182,18 @@ fn conditions(facts: &Facts, pass: &Pass<'_>, status: &SluiceClusterStatus) -> V
         (Decision::Refuse { reason, message }, _) => Condition::of(T::TopologyConverged, false, reason, message.clone()),
         (Decision::Wait { reason, message }, _) => Condition::of(T::TopologyConverged, false, reason, message.clone()),
         (_, None) => Condition::of(T::TopologyConverged, false, "NotBootstrapped", ""),
-        _ if !plan.contested.is_empty() => {
-            Condition::of(T::TopologyConverged, false, "ContestedSlots", format!("slots {} are claimed by two nodes", brief(&plan.contested)))
+        _ if !plan.contested.is_empty() => Condition::of(
+            T::TopologyConverged,
+            false,
+            "ContestedSlots",
+            format!("slots {} are claimed by two nodes", brief(&plan.contested)),
+        ),
+        _ if !pass.push_problems.is_empty() => {
+            Condition::of(T::TopologyConverged, false, "PushFailed", pass.push_problems.join("; "))
         }
-        _ if !pass.push_problems.is_empty() => Condition::of(T::TopologyConverged, false, "PushFailed", pass.push_problems.join("; ")),
-        _ if !behind.is_empty() => Condition::of(T::TopologyConverged, false, "Pushing", format!("shards {behind:?} have an older document")),
+        _ if !behind.is_empty() => {
+            Condition::of(T::TopologyConverged, false, "Pushing", format!("shards {behind:?} have an older document"))
+        }
         _ => Condition::of(T::TopologyConverged, true, "Converged", ""),
     };
     let rolling = rolling_condition(pass.rollout, status);
@@ -207,7 +224,12 @@ fn rolling_condition(plan: Option<&RolloutPlan>, status: &SluiceClusterStatus) -
     use ConditionType as T;
     let Some(plan) = plan else { return Condition::of(T::RollingRestart, false, "UpToDate", "") };
     let progress = format!("{} of {} pods done", plan.done, plan.total);
-    let pod = status.rollout.as_ref().and_then(|rollout| rollout.current.as_ref()).map(|current| current.pod.clone()).unwrap_or_default();
+    let pod = status
+        .rollout
+        .as_ref()
+        .and_then(|rollout| rollout.current.as_ref())
+        .map(|current| current.pod.clone())
+        .unwrap_or_default();
     match &plan.step {
         Step::Idle => Condition::of(T::RollingRestart, false, "UpToDate", ""),
         Step::Wait { reason, message } => Condition::of(T::RollingRestart, true, reason, format!("{message}; {progress}")),
@@ -224,7 +246,10 @@ fn scaling_condition(pass: &Pass<'_>, status: &SluiceClusterStatus) -> Condition
         let busy = pass.scaling.is_busy();
         return Condition::of(T::Scaling, busy, if busy { "Finishing" } else { "Settled" }, "");
     };
-    let progress = format!("{} of {} slots moved, {} to {} shards", scaling.slots_done, scaling.slots_total, scaling.from_shards, scaling.to_shards);
+    let progress = format!(
+        "{} of {} slots moved, {} to {} shards",
+        scaling.slots_done, scaling.slots_total, scaling.from_shards, scaling.to_shards
+    );
     if !scaling.blockers.is_empty() {
         let prefix = if scaling.slots_total > 0 { format!("{progress}; ") } else { String::new() };
         return Condition::of(T::Scaling, true, "Waiting", format!("{prefix}{}", scaling.blockers.join("; ")));
@@ -277,7 +302,12 @@ pub(super) fn now() -> String {
 }
 
 /// Writes a status unless it is what `before` says already.
-pub(super) async fn write(ctx: &Context, names: &Names, before: Option<&SluiceClusterStatus>, status: &SluiceClusterStatus) -> Result<(), Error> {
+pub(super) async fn write(
+    ctx: &Context,
+    names: &Names,
+    before: Option<&SluiceClusterStatus>,
+    status: &SluiceClusterStatus,
+) -> Result<(), Error> {
     if before == Some(status) {
         return Ok(());
     }

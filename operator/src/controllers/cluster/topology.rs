@@ -85,7 +85,9 @@ impl<'a> Scribe<'a> {
 
     /// Writes a document that follows the nodes, unless one was written a moment ago and only slots have moved since.
     pub(super) async fn follow(&mut self, document: TopologyDocument) -> Result<(), Error> {
-        let Some(record) = self.record.clone() else { return Err(Error::Unexpected("there is no document to follow with".into())) };
+        let Some(record) = self.record.clone() else {
+            return Err(Error::Unexpected("there is no document to follow with".into()));
+        };
         let same_nodes = record.document.nodes == document.nodes && record.document.retired == document.retired;
         let last = self.ctx.remember(self.uid, |memory| memory.slots_written_at);
         if same_nodes && record.operation.is_some() && last.is_some_and(|last| last.elapsed() < SLOTS_WRITE_INTERVAL) {
@@ -116,7 +118,8 @@ impl<'a> Scribe<'a> {
         });
         let reports: Vec<(u32, Result<MergeReport, String>)> = stream::iter(due.collect::<Vec<_>>())
             .map(|(shard, node)| async move {
-                let send = async { network::connect(self.ctx.network.as_ref(), &node, password).await?.set_topology(document).await };
+                let send =
+                    async { network::connect(self.ctx.network.as_ref(), &node, password).await?.set_topology(document).await };
                 let report = match tokio::time::timeout(PUSH_TIMEOUT, send).await {
                     Ok(report) => report.map_err(|error| error.to_string()),
                     Err(_) => Err(format!("it does not take a document within {} s", PUSH_TIMEOUT.as_secs())),
@@ -130,7 +133,10 @@ impl<'a> Scribe<'a> {
         for (shard, report) in reports {
             match report {
                 Ok(report) if !report.conflicts.is_empty() => {
-                    problems.push(format!("shard {shard} contradicts the document about slots {}", super::plan::topology::brief(&report.conflicts)));
+                    problems.push(format!(
+                        "shard {shard} contradicts the document about slots {}",
+                        super::plan::topology::brief(&report.conflicts)
+                    ));
                 }
                 Ok(_) => {}
                 Err(why) => {

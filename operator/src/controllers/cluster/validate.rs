@@ -48,13 +48,17 @@ fn quantities(spec: &SluiceClusterSpec) -> Result<(), String> {
 /// Settings go into a file of `name value` lines: nothing in them may end a line or name what the operator owns.
 fn settings(config: &BTreeMap<String, String>) -> Result<(), String> {
     for (key, value) in config {
-        let plain = !key.is_empty() && key.len() <= 128 && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+        let plain = !key.is_empty()
+            && key.len() <= 128
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
         if !plain {
             return Err(format!("spec.config: `{}` is not the name of a setting", key.escape_debug()));
         }
         let lower = key.to_ascii_lowercase().replace('_', "-");
         if OWNED_SETTINGS.contains(&lower.as_str()) {
-            return Err(format!("spec.config.{key} is set by the operator: use spec.durability and spec.auth, and leave out the rest"));
+            return Err(format!(
+                "spec.config.{key} is set by the operator: use spec.durability and spec.auth, and leave out the rest"
+            ));
         }
         if value.len() > VALUE_LEN_MAX || value.chars().any(char::is_control) {
             return Err(format!("spec.config.{key} has a line break or is longer than {VALUE_LEN_MAX} bytes"));

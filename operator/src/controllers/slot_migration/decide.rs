@@ -78,7 +78,11 @@ pub fn decide(seen: &Seen<'_>) -> Verdict {
     let verdict = |step| Verdict { step, done, last: last.clone() };
     if let Some((source, job)) = running {
         let stop = seen.cancel || seen.hold.is_some();
-        return verdict(if stop { Step::Stop { source, job: Box::new(job.clone()) } } else { Step::Watch(Box::new(job.clone())) });
+        return verdict(if stop {
+            Step::Stop { source, job: Box::new(job.clone()) }
+        } else {
+            Step::Watch(Box::new(job.clone()))
+        });
     }
     if done == seen.slots.len() {
         return verdict(Step::Complete);
@@ -103,9 +107,15 @@ pub fn decide(seen: &Seen<'_>) -> Verdict {
     match source {
         Some((status, slots)) => {
             // A source moves one thing at a time to one place; another's job on the same slots has to end first.
-            let other = status.migrations.iter().find(|job| job.state == MigrationState::Running && !job.slots.intersection(&slots).is_empty());
+            let other = status
+                .migrations
+                .iter()
+                .find(|job| job.state == MigrationState::Running && !job.slots.intersection(&slots).is_empty());
             verdict(match other {
-                Some(job) => Step::Wait(format!("job {} of node {} moves some of these slots to node {}", job.job, status.node_id, job.target)),
+                Some(job) => Step::Wait(format!(
+                    "job {} of node {} moves some of these slots to node {}",
+                    job.job, status.node_id, job.target
+                )),
                 None => Step::Start { source: status.node_id, slots },
             })
         }
@@ -118,10 +128,9 @@ pub fn decide(seen: &Seen<'_>) -> Verdict {
 
 fn silent(seen: &Seen<'_>) -> Option<String> {
     let involved = |id: NodeId| seen.source.is_none_or(|source| source == id) || id == seen.target;
-    seen.nodes
-        .iter()
-        .find(|(_, id, status)| status.is_err() && involved(*id))
-        .map(|(shard, _, status)| format!("shard {shard} does not answer: {}", status.as_ref().err().cloned().unwrap_or_default()))
+    seen.nodes.iter().find(|(_, id, status)| status.is_err() && involved(*id)).map(|(shard, _, status)| {
+        format!("shard {shard} does not answer: {}", status.as_ref().err().cloned().unwrap_or_default())
+    })
 }
 
 fn why_silent(seen: &Seen<'_>, id: NodeId) -> String {
@@ -140,7 +149,8 @@ mod tests {
     #[test]
     fn the_nodes_decide_what_is_next() {
         let slots: SlotRanges = "0-9".parse().unwrap();
-        let here = |owned: &str, jobs: Vec<MigrationStatus>| (0, node_id(1), Ok(NodeStatus { migrations: jobs, ..status(1, owned) }));
+        let here =
+            |owned: &str, jobs: Vec<MigrationStatus>| (0, node_id(1), Ok(NodeStatus { migrations: jobs, ..status(1, owned) }));
         let there = |owned: &str| (1, node_id(2), Ok(status(2, owned)));
         let gone = |n: u8| (u32::from(n) - 1, node_id(n), Err("no answer".to_owned()));
         let running = || job(7, 1, 2, "0-9", MigrationState::Running);
@@ -151,16 +161,47 @@ mod tests {
             ("at the source: start", vec![here("0-99", vec![]), there("")], false, None, start("0-9")),
             ("half of it there: start the rest", vec![here("5-99", vec![]), there("0-4")], false, None, start("5-9")),
             ("all there: complete", vec![here("10-99", vec![]), there("0-9")], false, None, Step::Complete),
-            ("all there and cancelled: complete all the same", vec![here("10-99", vec![]), there("0-9")], true, None, Step::Complete),
-            ("its job runs: watch, never start another", vec![here("0-99", vec![running()]), there("")], false, None, Step::Watch(running().into())),
+            (
+                "all there and cancelled: complete all the same",
+                vec![here("10-99", vec![]), there("0-9")],
+                true,
+                None,
+                Step::Complete,
+            ),
+            (
+                "its job runs: watch, never start another",
+                vec![here("0-99", vec![running()]), there("")],
+                false,
+                None,
+                Step::Watch(running().into()),
+            ),
             ("a job that failed: start again", vec![here("0-99", vec![failed()]), there("")], false, None, start("0-9")),
-            ("cancelled while it runs: stop", vec![here("0-99", vec![running()]), there("")], true, None, Step::Stop { source: node_id(1), job: running().into() }),
-            ("held while it runs: stop", vec![here("0-99", vec![running()]), there("")], false, Some("restart"), Step::Stop { source: node_id(1), job: running().into() }),
+            (
+                "cancelled while it runs: stop",
+                vec![here("0-99", vec![running()]), there("")],
+                true,
+                None,
+                Step::Stop { source: node_id(1), job: running().into() },
+            ),
+            (
+                "held while it runs: stop",
+                vec![here("0-99", vec![running()]), there("")],
+                false,
+                Some("restart"),
+                Step::Stop { source: node_id(1), job: running().into() },
+            ),
             ("held", vec![here("0-99", vec![]), there("")], false, Some("restart"), Step::Held("restart".into())),
             ("cancelled", vec![here("0-99", vec![]), there("")], true, None, Step::Cancelled),
         ];
         for (name, nodes, cancel, hold, expected) in table {
-            let seen = Seen { slots: &slots, target: node_id(2), source: Some(node_id(1)), nodes: &nodes, cancel, hold: hold.map(str::to_owned) };
+            let seen = Seen {
+                slots: &slots,
+                target: node_id(2),
+                source: Some(node_id(1)),
+                nodes: &nodes,
+                cancel,
+                hold: hold.map(str::to_owned),
+            };
             assert_eq!(decide(&seen).step, expected, "{name}");
         }
         for (name, nodes, cancel) in [

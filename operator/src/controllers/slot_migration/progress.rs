@@ -1,6 +1,9 @@
 //! The status of a migration, from what the nodes say.
 
-use sluice_topology::{NodeId, SlotRanges, admin::{MigrationState, MigrationStatus}};
+use sluice_topology::{
+    NodeId, SlotRanges,
+    admin::{MigrationState, MigrationStatus},
+};
 
 use super::decide::{Step, Verdict};
 use crate::api::{Condition, ConditionType, MigrationPhase, SlotMigration, SlotMigrationStatus, set_condition};
@@ -39,7 +42,8 @@ fn narrow<T: TryInto<i32>>(value: T) -> i32 {
 /// Composes the status.
 pub fn progress(pass: &Progress<'_>) -> SlotMigrationStatus {
     let old = pass.migration.status.clone().unwrap_or_default();
-    let mut status = SlotMigrationStatus { observed_generation: pass.migration.metadata.generation, conditions: Vec::new(), ..old.clone() };
+    let mut status =
+        SlotMigrationStatus { observed_generation: pass.migration.metadata.generation, conditions: Vec::new(), ..old.clone() };
     status.slots_total = narrow(pass.slots.len());
     status.slots_done = narrow(pass.verdict.done);
     status.percent = narrow(pass.verdict.done.saturating_mul(100) / pass.slots.len().max(1));
@@ -77,7 +81,9 @@ pub fn progress(pass: &Progress<'_>) -> SlotMigrationStatus {
     }
     let (state, reason, message) = match &pass.verdict.step {
         Step::Complete => (MigrationPhase::Complete, "Complete", String::new()),
-        Step::Cancelled => (MigrationPhase::Cancelled, "Cancelled", "spec.cancel is set; slots already moved stay where they are".into()),
+        Step::Cancelled => {
+            (MigrationPhase::Cancelled, "Cancelled", "spec.cancel is set; slots already moved stay where they are".into())
+        }
         Step::Held(why) => (MigrationPhase::Paused, "Paused", why.clone()),
         Step::Stop { .. } => (MigrationPhase::Running, "Stopping", "the job ends at its next unit of slots".into()),
         Step::Wait(why) => (MigrationPhase::Waiting, "Waiting", why.clone()),
@@ -114,8 +120,7 @@ fn take_job(status: &mut SlotMigrationStatus, old: &SlotMigrationStatus, job: &M
         status.jobs = old.jobs.saturating_add(1);
     }
     let before = |position: usize| status.earlier.get(position).copied().unwrap_or(0);
-    (status.keys, status.bytes) =
-        (before(0).saturating_add(wide(job.keys_done)), before(1).saturating_add(wide(job.bytes_done)));
+    (status.keys, status.bytes) = (before(0).saturating_add(wide(job.keys_done)), before(1).saturating_add(wide(job.bytes_done)));
     status.step.clone_from(&job.step);
     status.attempts = wide(job.attempts);
     status.longest_pause_ms = old.longest_pause_ms.max(wide(job.switch_pause_ms_max));

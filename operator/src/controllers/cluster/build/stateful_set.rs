@@ -8,8 +8,8 @@ use k8s_openapi::{
         core::v1::{
             Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
             PersistentVolumeClaim, PersistentVolumeClaimSpec, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec,
-            PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext, Volume, VolumeMount,
-            VolumeResourceRequirements, WeightedPodAffinityTerm,
+            PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext, Volume,
+            VolumeMount, VolumeResourceRequirements, WeightedPodAffinityTerm,
         },
     },
     apimachinery::pkg::{
@@ -62,7 +62,10 @@ pub(super) fn stateful_set(inputs: &Inputs<'_>, shard: u32, claim: &ClaimTemplat
             service_name: Some(inputs.names.nodes_service()),
             selector: LabelSelector { match_labels: Some(selector), ..LabelSelector::default() },
             // The operator deletes pods itself, one at a time, after a flush.
-            update_strategy: Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".into()), ..StatefulSetUpdateStrategy::default() }),
+            update_strategy: Some(StatefulSetUpdateStrategy {
+                type_: Some("OnDelete".into()),
+                ..StatefulSetUpdateStrategy::default()
+            }),
             pod_management_policy: Some("OrderedReady".into()),
             revision_history_limit: Some(2),
             persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
@@ -163,7 +166,10 @@ fn spread(inputs: &Inputs<'_>) -> Affinity {
                 weight: 100,
                 pod_affinity_term: PodAffinityTerm {
                     topology_key: "kubernetes.io/hostname".into(),
-                    label_selector: Some(LabelSelector { match_labels: Some(inputs.names.selector()), ..LabelSelector::default() }),
+                    label_selector: Some(LabelSelector {
+                        match_labels: Some(inputs.names.selector()),
+                        ..LabelSelector::default()
+                    }),
                     ..PodAffinityTerm::default()
                 },
             }]),

@@ -8,14 +8,25 @@ use super::*;
 use crate::{api::SluiceCluster, controllers::cluster::apply::covers};
 
 fn cluster(spec: &str) -> SluiceCluster {
-    let text = format!("apiVersion: sluice.dev/v1alpha1\nkind: SluiceCluster\nmetadata: {{name: demo, namespace: ns, uid: u1}}\nspec:\n{spec}");
+    let text = format!(
+        "apiVersion: sluice.dev/v1alpha1\nkind: SluiceCluster\nmetadata: {{name: demo, namespace: ns, uid: u1}}\nspec:\n{spec}"
+    );
     serde_norway::from_str(&text).unwrap()
 }
 
 fn objects(cluster: &SluiceCluster) -> Objects {
-    let shards = BTreeMap::from([(0, ClaimTemplate { name: "data".into(), size: "1Gi".into() }), (7, ClaimTemplate { name: "data-2".into(), size: "1Gi".into() })]);
+    let shards = BTreeMap::from([
+        (0, ClaimTemplate { name: "data".into(), size: "1Gi".into() }),
+        (7, ClaimTemplate { name: "data-2".into(), size: "1Gi".into() }),
+    ]);
     let owner = kube::Resource::controller_owner_ref(cluster, &()).unwrap();
-    build(&Inputs { names: &Names::of(cluster), spec: &cluster.spec, owner, default_image: "sluice-store:default", shards: &shards })
+    build(&Inputs {
+        names: &Names::of(cluster),
+        spec: &cluster.spec,
+        owner,
+        default_image: "sluice-store:default",
+        shards: &shards,
+    })
 }
 
 fn assert_covers(what: &str, object: &impl serde::Serialize, expected: &str) {
@@ -70,10 +81,20 @@ fn services_name_every_pod_and_lead_clients_to_ready_ones() {
     assert_covers(
         "headless",
         &objects.nodes_service,
-        &format!("metadata: {{name: demo-nodes}}\nspec: {{clusterIP: None, publishNotReadyAddresses: true, selector: {selector}, ports: [{{port: 6379}}, {{port: 7379}}]}}"),
+        &format!(
+            "metadata: {{name: demo-nodes}}\nspec: {{clusterIP: None, publishNotReadyAddresses: true, selector: {selector}, ports: [{{port: 6379}}, {{port: 7379}}]}}"
+        ),
     );
-    assert_covers("client", &objects.client_service, &format!("metadata: {{name: demo}}\nspec: {{selector: {selector}, ports: [{{port: 6379}}]}}"));
-    assert_covers("budget", &objects.disruption_budget, &format!("spec: {{maxUnavailable: 1, selector: {{matchLabels: {selector}}}}}"));
+    assert_covers(
+        "client",
+        &objects.client_service,
+        &format!("metadata: {{name: demo}}\nspec: {{selector: {selector}, ports: [{{port: 6379}}]}}"),
+    );
+    assert_covers(
+        "budget",
+        &objects.disruption_budget,
+        &format!("spec: {{maxUnavailable: 1, selector: {{matchLabels: {selector}}}}}"),
+    );
     assert_covers("account", &objects.service_account, "automountServiceAccountToken: false");
 }
 
@@ -81,7 +102,9 @@ fn services_name_every_pod_and_lead_clients_to_ready_ones() {
 fn the_configuration_file_has_everything_but_passwords() {
     let text = |spec: &str| render(&cluster(spec).spec);
     let plain = text(SMALL);
-    for line in ["port 6379", "admin-port 7379", "dir /data", "cluster-enabled yes", "protected-mode no", "wal yes", "sync everysec"] {
+    for line in
+        ["port 6379", "admin-port 7379", "dir /data", "cluster-enabled yes", "protected-mode no", "wal yes", "sync everysec"]
+    {
         assert!(plain.lines().any(|found| found == line), "{line} in\n{plain}");
     }
     let full = text(&format!(
@@ -117,13 +140,22 @@ fn the_hash_changes_with_what_a_pod_is_made_from_and_with_nothing_else() {
     }
     let objects = objects(&cluster(SMALL));
     for set in objects.stateful_sets.values() {
-        assert_covers("annotation", set, &format!("spec: {{template: {{metadata: {{annotations: {{sluice.dev/template-hash: {}}}}}}}}}", objects.template_hash));
+        assert_covers(
+            "annotation",
+            set,
+            &format!(
+                "spec: {{template: {{metadata: {{annotations: {{sluice.dev/template-hash: {}}}}}}}}}",
+                objects.template_hash
+            ),
+        );
     }
 }
 
 #[test]
 fn the_grace_period_follows_the_memory_limit() {
-    for (limit, seconds) in [("", 180), ("memory: 256Mi", 60), ("memory: 4Gi", 158), ("memory: 64Gi", 2078), ("memory: 1Ti", 3600)] {
+    for (limit, seconds) in
+        [("", 180), ("memory: 256Mi", 60), ("memory: 4Gi", 158), ("memory: 64Gi", 2078), ("memory: 1Ti", 3600)]
+    {
         let spec = cluster(&format!("{SMALL}  resources: {{limits: {{{limit}}}}}\n")).spec;
         assert_eq!(grace_period_seconds(&spec), seconds, "{limit}");
     }

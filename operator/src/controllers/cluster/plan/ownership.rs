@@ -2,23 +2,37 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use sluice_topology::{NodeId, Slot, SlotEntry, SlotEpoch, SlotRanges, TopologyDocument, admin::NodeStatus};
+use sluice_topology::{NodeId, SLOT_COUNT, Slot, SlotEntry, SlotEpoch, SlotRanges, TopologyDocument, admin::NodeStatus};
 
 /// The outcome.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ownership {
-    /// Owner and epoch of every slot that has one.
-    pub slots: BTreeMap<Slot, (NodeId, SlotEpoch)>,
+    /// Owner and epoch of every slot that has one, by slot number.
+    slots: Vec<Option<(NodeId, SlotEpoch)>>,
     /// Slots that two nodes claim at the same epoch. Must never be; nothing is decided about them.
     pub contested: SlotRanges,
 }
 
 impl Ownership {
+    /// Owner and epoch of a slot.
+    pub fn of(&self, slot: Slot) -> Option<(NodeId, SlotEpoch)> {
+        self.slots.get(slot.index()).copied().flatten()
+    }
+
+    fn assigned(&self) -> impl Iterator<Item = (Slot, NodeId, SlotEpoch)> {
+        Slot::all().filter_map(|slot| self.of(slot).map(|(owner, epoch)| (slot, owner, epoch)))
+    }
+
+    /// Every node that owns a slot.
+    pub fn owners(&self) -> HashSet<NodeId> {
+        self.assigned().map(|(_, owner, _)| owner).collect()
+    }
+
     /// Entries for a document that lists only those nodes.
     pub fn entries(&self, listed: &HashSet<NodeId>) -> Vec<SlotEntry> {
         let mut groups: HashMap<(NodeId, SlotEpoch), Vec<Slot>> = HashMap::new();
-        for (slot, (owner, epoch)) in self.slots.iter().filter(|(_, (owner, _))| listed.contains(owner)) {
-            groups.entry((*owner, *epoch)).or_default().push(*slot);
+        for (slot, owner, epoch) in self.assigned().filter(|(_, owner, _)| listed.contains(owner)) {
+            groups.entry((owner, epoch)).or_default().push(slot);
         }
         groups.into_iter().map(|((owner, epoch), slots)| SlotEntry { slots: slots.into_iter().collect(), owner, epoch }).collect()
     }
@@ -26,36 +40,36 @@ impl Ownership {
     /// Slots whose owner is none of those.
     pub fn owned_by_others(&self, listed: &HashSet<NodeId>) -> BTreeMap<NodeId, SlotRanges> {
         let mut lost: BTreeMap<NodeId, Vec<Slot>> = BTreeMap::new();
-        for (slot, (owner, _)) in self.slots.iter().filter(|(_, (owner, _))| !listed.contains(owner)) {
-            lost.entry(*owner).or_default().push(*slot);
+        for (slot, owner, _) in self.assigned().filter(|(_, owner, _)| !listed.contains(owner)) {
+            lost.entry(owner).or_default().push(slot);
         }
         lost.into_iter().map(|(owner, slots)| (owner, slots.into_iter().collect())).collect()
     }
 
     /// Slots nobody owns.
     pub fn unassigned(&self) -> SlotRanges {
-        Slot::all().filter(|slot| !self.slots.contains_key(slot)).collect()
+        Slot::all().filter(|slot| self.of(*slot).is_none()).collect()
     }
 }
 
 /// Puts together what the nodes and the last document say.
 pub fn ownership<'a>(document: Option<&TopologyDocument>, statuses: impl Iterator<Item = &'a NodeStatus>) -> Ownership {
-    // Sorted last is believed: epoch first, then an owner's own word over hearsay.
-    let mut best: BTreeMap<Slot, (SlotEpoch, bool, NodeId)> = BTreeMap::new();
+    // The greatest is believed: epoch first, then an owner's own word over hearsay.
+    let mut best: Vec<Option<(SlotEpoch, bool, NodeId)>> = vec![None; usize::from(SLOT_COUNT)];
     let mut contested: HashSet<Slot> = HashSet::new();
     let mut note = |entry: &SlotEntry, own_word: bool| {
         for slot in entry.slots.iter() {
-            let claim = (entry.epoch, own_word, entry.owner);
-            match best.get(&slot) {
-                Some((epoch, own, owner)) if (*epoch, *own) == (claim.0, claim.1) => {
+            let Some(place) = best.get_mut(slot.index()) else { continue };
+            match place {
+                Some((epoch, own, owner)) if (*epoch, *own) == (entry.epoch, own_word) => {
                     if own_word && *owner != entry.owner {
                         contested.insert(slot);
                     }
                 }
-                Some((epoch, own, _)) if (*epoch, *own) > (claim.0, claim.1) => {}
+                Some((epoch, own, _)) if (*epoch, *own) > (entry.epoch, own_word) => {}
                 _ => {
                     contested.remove(&slot);
-                    best.insert(slot, claim);
+                    *place = Some((entry.epoch, own_word, entry.owner));
                 }
             }
         }
@@ -69,7 +83,7 @@ pub fn ownership<'a>(document: Option<&TopologyDocument>, statuses: impl Iterato
         }
     }
     Ownership {
-        slots: best.into_iter().map(|(slot, (epoch, _, owner))| (slot, (owner, epoch))).collect(),
+        slots: best.into_iter().map(|claim| claim.map(|(epoch, _, owner)| (owner, epoch))).collect(),
         contested: contested.into_iter().collect(),
     }
 }

@@ -74,7 +74,8 @@ pub struct RolloutPlan {
 pub fn plan(facts: &Facts, hash: &str, trouble: Option<&str>) -> RolloutPlan {
     let pods = || facts.shards.iter().filter(|(_, shard)| shard.stateful_set.as_ref().is_some_and(|set| !set.deleting));
     let total = pods().count();
-    let done = pods().filter(|(_, shard)| shard.is_serving() && shard.pod.as_ref().is_some_and(|pod| is_current(pod, hash))).count();
+    let done =
+        pods().filter(|(_, shard)| shard.is_serving() && shard.pod.as_ref().is_some_and(|pod| is_current(pod, hash))).count();
     let status = facts.cluster.status.as_ref().and_then(|status| status.rollout.as_ref());
     let step = match status.and_then(|status| status.current.as_ref().map(|current| (status, current))) {
         Some((status, current)) => go_on(facts, status, current, hash),
@@ -106,7 +107,11 @@ fn go_on(facts: &Facts, status: &RolloutStatus, current: &CurrentRestart, hash: 
     let overdue = waited_ms > i64::from(spec.ready_timeout_seconds) * 1000;
     let late = |what: String| Step::Halt {
         reason: "ReadyTimeout",
-        message: format!("pod {} does not serve again after {} s: {what}; correct the spec, and the roll goes on", current.pod, waited_ms / 1000),
+        message: format!(
+            "pod {} does not serve again after {} s: {what}; correct the spec, and the roll goes on",
+            current.pod,
+            waited_ms / 1000
+        ),
         shard,
     };
     match &seen.pod {
@@ -136,7 +141,15 @@ fn is_observed(seen: &ShardFacts) -> bool {
 }
 
 /// The pod whose turn it is, not yet deleted.
-fn old_pod(facts: &Facts, status: &RolloutStatus, current: &CurrentRestart, shard: u32, seen: &ShardFacts, pod: &PodFacts, hash: &str) -> Step {
+fn old_pod(
+    facts: &Facts,
+    status: &RolloutStatus,
+    current: &CurrentRestart,
+    shard: u32,
+    seen: &ShardFacts,
+    pod: &PodFacts,
+    hash: &str,
+) -> Step {
     if pod.deleting {
         return wait("AwaitingPod", format!("pod {} is flushing and going", current.pod));
     }
@@ -170,14 +183,20 @@ fn old_pod(facts: &Facts, status: &RolloutStatus, current: &CurrentRestart, shar
 /// Whether the node came back with everything its receipt speaks of.
 fn check(current: &CurrentRestart, node: &NodeStatus, facts: &Facts, shard: u32) -> Result<(), (&'static str, String)> {
     if let Some(recorded) = facts.recorded_ids().get(&shard).filter(|id| **id != node.node_id) {
-        return Err(("VolumeLost", format!("pod {} came back as node {} instead of {recorded}: its volume is another", current.pod, node.node_id)));
+        return Err((
+            "VolumeLost",
+            format!("pod {} came back as node {} instead of {recorded}: its volume is another", current.pod, node.node_id),
+        ));
     }
     let Some(receipt) = &current.receipt else { return Ok(()) };
     let found = i64::try_from(node.persistence.recovered_round).unwrap_or(i64::MAX);
     if receipt.instance != node.instance.to_string() {
         return Err((
             "InstanceChanged",
-            format!("pod {} came back with database {} instead of {}: its volume is another", current.pod, node.instance, receipt.instance),
+            format!(
+                "pod {} came back with database {} instead of {}: its volume is another",
+                current.pod, node.instance, receipt.instance
+            ),
         ));
     }
     if found < receipt.round {
@@ -195,7 +214,11 @@ fn check(current: &CurrentRestart, node: &NodeStatus, facts: &Facts, shard: u32)
             format!(
                 "pod {} was killed before it had flushed and closed in order; everything in its receipt is there{}; set spec.rollout.restartedAt anew to go on",
                 current.pod,
-                if node.persistence.wal { ", and later writes are in the write-ahead log" } else { ", writes after it may be lost" }
+                if node.persistence.wal {
+                    ", and later writes are in the write-ahead log"
+                } else {
+                    ", writes after it may be lost"
+                }
             ),
         ));
     }

@@ -58,8 +58,10 @@ pub fn plan(facts: &Facts, document: Option<&TopologyDocument>, hold: Option<&st
     let members: BTreeMap<u32, NodeId> = document.nodes.iter().map(|node| (node.shard, node.id)).collect();
     let leaving: Vec<u32> = plan.stateful_sets.iter().copied().filter(|shard| *shard >= wanted).collect();
     // A StatefulSet whose node left for ever was on its way out: it goes first, whatever its number is wanted for now.
-    let retired = |seen: &ShardFacts| seen.node.as_ref().is_ok_and(|status| status.retired || document.is_retired(status.node_id));
-    let leftover = facts.shards.iter().filter(|(_, seen)| seen.stateful_set.as_ref().is_some_and(|set| !set.deleting) && retired(seen));
+    let retired =
+        |seen: &ShardFacts| seen.node.as_ref().is_ok_and(|status| status.retired || document.is_retired(status.node_id));
+    let leftover =
+        facts.shards.iter().filter(|(_, seen)| seen.stateful_set.as_ref().is_some_and(|set| !set.deleting) && retired(seen));
     plan.remove.extend(leftover.map(|(shard, _)| *shard).filter(|shard| *shard < wanted));
     let missing: Vec<u32> = (0..wanted).filter(|shard| !members.contains_key(shard)).collect();
     if !missing.is_empty() {
@@ -93,7 +95,9 @@ fn waits_for_members(facts: &Facts, document: &TopologyDocument, missing: &[u32]
                 Some(ShardFacts { node: Ok(status), .. }) if status.retired || document.is_retired(status.node_id) => {
                     "its node left for ever; its StatefulSet is made anew with a new volume".to_owned()
                 }
-                Some(ShardFacts { node: Ok(_), name_resolves: Some(false), .. }) => "its name does not lead to its pod yet".to_owned(),
+                Some(ShardFacts { node: Ok(_), name_resolves: Some(false), .. }) => {
+                    "its name does not lead to its pod yet".to_owned()
+                }
                 Some(ShardFacts { node: Ok(status), .. }) if !status.owned().is_empty() => {
                     "its volume owns slots nobody wrote down: delete the volume, or ask what it is".to_owned()
                 }
@@ -167,7 +171,8 @@ fn carry_on(facts: &Facts, operation: &Operation, hold: Option<&str>, plan: &mut
         if exists {
             // A person may have ended it, or found it impossible: say so, rather than start the same again and again.
             if !live.iter().any(|m| m.name_any() == name) {
-                plan.blockers.push(format!("SlotMigration {name} ended before its slots were moved: delete it to have it made again"));
+                plan.blockers
+                    .push(format!("SlotMigration {name} ended before its slots were moved: delete it to have it made again"));
             }
             continue;
         }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sluice_topology::{ClusterId, LeaderEpoch, NodeId, SlotEntry, SlotEpoch, TopologyDocument, TopologyVersion, admin::NodeStatus};
+use sluice_topology::{
+    ClusterId, LeaderEpoch, NodeId, SlotEntry, SlotEpoch, TopologyDocument, TopologyVersion, admin::NodeStatus,
+};
 
 use super::topology::entry;
 use crate::{
@@ -65,7 +67,8 @@ pub(super) fn document(slots: &[&str]) -> TopologyDocument {
 
 /// Facts with that document written down.
 pub(super) fn with(mut facts: Facts, document: TopologyDocument) -> Facts {
-    facts.record = RecordFacts::Present(Box::new(TopologyRecord { document, operation: None, resource_version: Some("1".into()) }));
+    facts.record =
+        RecordFacts::Present(Box::new(TopologyRecord { document, operation: None, resource_version: Some("1".into()) }));
     facts
 }
 
@@ -89,9 +92,24 @@ mod ownership_table {
         for (name, document_says, nodes, expected) in [
             ("the owner's own word", None, vec![told(1, vec![knows("5", node_id(1), 1)])], Some((1, 1))),
             ("hearsay alone", None, vec![told(2, vec![knows("5", node_id(1), 1)])], Some((1, 1))),
-            ("a switch the document has not heard of", Some(1), vec![told(1, vec![knows("5", node_id(2), 2)]), told(2, vec![knows("5", node_id(2), 2)])], Some((2, 2))),
-            ("target live, source not done", Some(1), vec![told(1, vec![knows("5", node_id(1), 1)]), told(2, vec![knows("5", node_id(2), 2)])], Some((2, 2))),
-            ("an old volume that came back", Some(2), vec![told(1, vec![knows("5", node_id(1), 1)]), told(2, vec![knows("5", node_id(2), 3)])], Some((2, 3))),
+            (
+                "a switch the document has not heard of",
+                Some(1),
+                vec![told(1, vec![knows("5", node_id(2), 2)]), told(2, vec![knows("5", node_id(2), 2)])],
+                Some((2, 2)),
+            ),
+            (
+                "target live, source not done",
+                Some(1),
+                vec![told(1, vec![knows("5", node_id(1), 1)]), told(2, vec![knows("5", node_id(2), 2)])],
+                Some((2, 2)),
+            ),
+            (
+                "an old volume that came back",
+                Some(2),
+                vec![told(1, vec![knows("5", node_id(1), 1)]), told(2, vec![knows("5", node_id(2), 3)])],
+                Some((2, 3)),
+            ),
             ("nobody", None, vec![told(1, vec![])], None),
         ] {
             let document = document_says.map(|owner| {
@@ -100,7 +118,7 @@ mod ownership_table {
                 document
             });
             let result = ownership(document.as_ref(), nodes.iter());
-            assert_eq!(result.slots.get(&slot).copied(), expected.map(|(n, e)| (node_id(n), SlotEpoch(e))), "{name}");
+            assert_eq!(result.of(slot), expected.map(|(n, e)| (node_id(n), SlotEpoch(e))), "{name}");
             assert!(result.contested.is_empty(), "{name}");
         }
         let both = [told(1, vec![knows("5", node_id(1), 4)]), told(2, vec![knows("5", node_id(2), 4)])];
@@ -109,7 +127,10 @@ mod ownership_table {
 }
 
 mod topology_table {
-    use super::{super::topology::{Decision, plan, without}, *};
+    use super::{
+        super::topology::{Decision, plan, without},
+        *,
+    };
     use crate::controllers::testing::{fresh, status};
 
     fn reason(decision: &Decision) -> &str {
@@ -128,9 +149,11 @@ mod topology_table {
     }
 
     #[test]
+    #[allow(clippy::large_stack_arrays)]
     fn without_a_document() {
         let ok = |status: NodeStatus| shard(Ok(status));
-        let half = || NodeStatus { slots: vec![knows("0-8191", node_id(1), 1), knows("8192-16383", node_id(2), 1)], ..status(1, "") };
+        let half =
+            || NodeStatus { slots: vec![knows("0-8191", node_id(1), 1), knows("8192-16383", node_id(2), 1)], ..status(1, "") };
         let other_cluster = || NodeStatus { cluster_id: Some(NEW), ..status(2, "") };
         let retired = || NodeStatus { retired: true, ..fresh(2) };
         for (name, facts, expected) in [
@@ -166,6 +189,7 @@ mod topology_table {
     }
 
     #[test]
+    #[allow(clippy::large_stack_arrays)]
     fn with_a_document() {
         let two = || document(&["0-8191", "8192-16383"]);
         let ok = |status: NodeStatus| shard(Ok(status));
@@ -210,7 +234,10 @@ mod topology_table {
 }
 
 mod scaling_table {
-    use super::{super::scaling::{ScalingPlan, may_leave, operation, plan}, *};
+    use super::{
+        super::scaling::{ScalingPlan, may_leave, operation, plan},
+        *,
+    };
     use crate::controllers::testing::{fresh, job, status};
     use sluice_topology::admin::MigrationState;
 
@@ -300,12 +327,18 @@ mod scaling_table {
 }
 
 mod rollout_table {
-    use super::{super::rollout::{Step, plan}, *};
+    use super::{
+        super::rollout::{Step, plan},
+        *,
+    };
     use crate::{
         api::{CurrentRestart, HaltedRollout, Receipt, RolloutStatus},
         controllers::testing::{job, status},
     };
-    use sluice_topology::{InstanceId, admin::{MigrationState, PersistenceStatus}};
+    use sluice_topology::{
+        InstanceId,
+        admin::{MigrationState, PersistenceStatus},
+    };
 
     fn cluster() -> Facts {
         let shards = vec![shard(Ok(status(1, "0-8191"))), shard(Ok(status(2, "8192-16383")))];
@@ -313,12 +346,20 @@ mod rollout_table {
     }
 
     fn receipt(round: i64) -> Receipt {
-        Receipt { instance: InstanceId::from_bytes([1; 16]).to_string(), round, sequence: 1, durable_at_ms: 1, bytes: 1, duration_ms: 1 }
+        Receipt {
+            instance: InstanceId::from_bytes([1; 16]).to_string(),
+            round,
+            sequence: 1,
+            durable_at_ms: 1,
+            bytes: 1,
+            duration_ms: 1,
+        }
     }
 
     /// The turn of shard 0, whose pod had that uid.
     fn turn(facts: &mut Facts, old_uid: &str, since_ms: i64, receipt: Option<Receipt>, halted: Option<HaltedRollout>) {
-        let current = CurrentRestart { shard: 0, pod: "demo-0-0".into(), old_uid: old_uid.into(), since_ms, receipt, deleting: false };
+        let current =
+            CurrentRestart { shard: 0, pod: "demo-0-0".into(), old_uid: old_uid.into(), since_ms, receipt, deleting: false };
         facts.cluster.status.get_or_insert_default().rollout =
             Some(RolloutStatus { template_hash: "new".into(), current: Some(current), halted, ..RolloutStatus::default() });
     }
@@ -359,11 +400,23 @@ mod rollout_table {
             &[
                 ("the first outdated", |_| {}, "begin 0"),
                 ("the next", |facts| pod(facts).template_hash = Some("new".into()), "begin 1"),
-                ("nobody", |facts| facts.shards.values_mut().for_each(|s| s.pod.as_mut().unwrap().template_hash = Some("new".into())), "Idle"),
+                (
+                    "nobody",
+                    |facts| facts.shards.values_mut().for_each(|s| s.pod.as_mut().unwrap().template_hash = Some("new".into())),
+                    "Idle",
+                ),
                 ("paused", |facts| facts.cluster.spec.rollout.paused = true, "wait Paused"),
                 ("another is down", |facts| facts.shards.get_mut(&1).unwrap().node = Err("down".into()), "wait AwaitingHealth"),
-                ("a broken one goes first", |facts| facts.shards.get_mut(&1).unwrap().pod.as_mut().unwrap().ready = false, "begin 1"),
-                ("its StatefulSet lags", |facts| facts.shards.values_mut().for_each(|s| s.stateful_set.as_mut().unwrap().observed = false), "wait AwaitingStatefulSet"),
+                (
+                    "a broken one goes first",
+                    |facts| facts.shards.get_mut(&1).unwrap().pod.as_mut().unwrap().ready = false,
+                    "begin 1",
+                ),
+                (
+                    "its StatefulSet lags",
+                    |facts| facts.shards.values_mut().for_each(|s| s.stateful_set.as_mut().unwrap().observed = false),
+                    "wait AwaitingStatefulSet",
+                ),
             ],
             None,
         );
@@ -378,12 +431,55 @@ mod rollout_table {
                 ("flush", |facts| turn(facts, "pod", 999_000, None, None), "flush 0"),
                 ("just flushed", |facts| turn(facts, "pod", 999_000, Some(receipt(1)), None), "delete 0 pod"),
                 ("flushed long ago", |facts| turn(facts, "pod", 900_000, Some(receipt(1)), None), "flush 0"),
-                ("going", |facts| { turn(facts, "pod", 999_000, Some(receipt(1)), None); pod(facts).deleting = true; }, "wait AwaitingPod"),
-                ("migrating", |facts| { turn(facts, "pod", 999_000, None, None); node(facts).migrations = vec![job(1, 1, 2, "5", MigrationState::Running)]; }, "wait PausingMigrations"),
-                ("ready, not answering", |facts| { turn(facts, "pod", 999_000, None, None); facts.shards.get_mut(&0).unwrap().node = Err("x".into()); }, "wait NodeUnreachable"),
-                ("broken", |facts| { turn(facts, "pod", 999_000, None, None); pod(facts).ready = false; facts.shards.get_mut(&0).unwrap().node = Err("x".into()); }, "delete 0 pod"),
-                ("the spec went back", |facts| { turn(facts, "pod", 999_000, None, None); pod(facts).template_hash = Some("new".into()); }, "passed 0"),
-                ("paused", |facts| { turn(facts, "pod", 999_000, None, None); facts.cluster.spec.rollout.paused = true; }, "wait Paused"),
+                (
+                    "going",
+                    |facts| {
+                        turn(facts, "pod", 999_000, Some(receipt(1)), None);
+                        pod(facts).deleting = true;
+                    },
+                    "wait AwaitingPod",
+                ),
+                (
+                    "migrating",
+                    |facts| {
+                        turn(facts, "pod", 999_000, None, None);
+                        node(facts).migrations = vec![job(1, 1, 2, "5", MigrationState::Running)];
+                    },
+                    "wait PausingMigrations",
+                ),
+                (
+                    "ready, not answering",
+                    |facts| {
+                        turn(facts, "pod", 999_000, None, None);
+                        facts.shards.get_mut(&0).unwrap().node = Err("x".into());
+                    },
+                    "wait NodeUnreachable",
+                ),
+                (
+                    "broken",
+                    |facts| {
+                        turn(facts, "pod", 999_000, None, None);
+                        pod(facts).ready = false;
+                        facts.shards.get_mut(&0).unwrap().node = Err("x".into());
+                    },
+                    "delete 0 pod",
+                ),
+                (
+                    "the spec went back",
+                    |facts| {
+                        turn(facts, "pod", 999_000, None, None);
+                        pod(facts).template_hash = Some("new".into());
+                    },
+                    "passed 0",
+                ),
+                (
+                    "paused",
+                    |facts| {
+                        turn(facts, "pod", 999_000, None, None);
+                        facts.cluster.spec.rollout.paused = true;
+                    },
+                    "wait Paused",
+                ),
             ],
             None,
         );
@@ -401,19 +497,80 @@ mod rollout_table {
                 ("with all it had", |facts| back(facts, 5), "passed 0"),
                 ("with more", |facts| back(facts, 9), "passed 0"),
                 ("with less", |facts| back(facts, 4), "halt WritesLost"),
-                ("as another database", |facts| { back(facts, 5); node(facts).instance = InstanceId::from_bytes([9; 16]); }, "halt InstanceChanged"),
-                ("as another node", |facts| { back(facts, 5); node(facts).node_id = node_id(9); }, "halt VolumeLost"),
-                ("killed on its way out", |facts| { back(facts, 5); node(facts).persistence.clean_shutdown = false; }, "halt UncleanShutdown"),
-                ("not ready yet", |facts| { back(facts, 5); pod(facts).ready = false; }, "wait AwaitingReady"),
-                ("not ready for long", |facts| { back(facts, 5); pod(facts).ready = false; facts.now_ms += 3_600_000; }, "halt ReadyTimeout"),
-                ("its name leads elsewhere", |facts| { back(facts, 5); facts.shards.get_mut(&0).unwrap().name_resolves = Some(false); }, "wait AwaitingName"),
-                ("from a template that is old already", |facts| { back(facts, 5); pod(facts).ready = false; pod(facts).template_hash = Some("old".into()); }, "delete 0 pod"),
-                ("not made again yet", |facts| { back(facts, 5); facts.shards.get_mut(&0).unwrap().pod = None; }, "wait AwaitingPod"),
+                (
+                    "as another database",
+                    |facts| {
+                        back(facts, 5);
+                        node(facts).instance = InstanceId::from_bytes([9; 16]);
+                    },
+                    "halt InstanceChanged",
+                ),
+                (
+                    "as another node",
+                    |facts| {
+                        back(facts, 5);
+                        node(facts).node_id = node_id(9);
+                    },
+                    "halt VolumeLost",
+                ),
+                (
+                    "killed on its way out",
+                    |facts| {
+                        back(facts, 5);
+                        node(facts).persistence.clean_shutdown = false;
+                    },
+                    "halt UncleanShutdown",
+                ),
+                (
+                    "not ready yet",
+                    |facts| {
+                        back(facts, 5);
+                        pod(facts).ready = false;
+                    },
+                    "wait AwaitingReady",
+                ),
+                (
+                    "not ready for long",
+                    |facts| {
+                        back(facts, 5);
+                        pod(facts).ready = false;
+                        facts.now_ms += 3_600_000;
+                    },
+                    "halt ReadyTimeout",
+                ),
+                (
+                    "its name leads elsewhere",
+                    |facts| {
+                        back(facts, 5);
+                        facts.shards.get_mut(&0).unwrap().name_resolves = Some(false);
+                    },
+                    "wait AwaitingName",
+                ),
+                (
+                    "from a template that is old already",
+                    |facts| {
+                        back(facts, 5);
+                        pod(facts).ready = false;
+                        pod(facts).template_hash = Some("old".into());
+                    },
+                    "delete 0 pod",
+                ),
+                (
+                    "not made again yet",
+                    |facts| {
+                        back(facts, 5);
+                        facts.shards.get_mut(&0).unwrap().pod = None;
+                    },
+                    "wait AwaitingPod",
+                ),
             ],
             None,
         );
-        let halted = |hash: &str| HaltedRollout { reason: "WritesLost".into(), message: "m".into(), shard: 0, template_hash: hash.into() };
-        for (name, hash, expected) in [("the same spec stays halted", "new", "halt WritesLost"), ("a newer one goes on", "earlier", "passed 0")] {
+        let halted =
+            |hash: &str| HaltedRollout { reason: "WritesLost".into(), message: "m".into(), shard: 0, template_hash: hash.into() };
+        for (name, hash, expected) in
+            [("the same spec stays halted", "new", "halt WritesLost"), ("a newer one goes on", "earlier", "passed 0")]
+        {
             let mut facts = cluster();
             back(&mut facts, 4);
             turn(&mut facts, "before", 999_000, Some(receipt(5)), Some(halted(hash)));

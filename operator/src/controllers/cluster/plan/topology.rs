@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use sluice_topology::{
-    ClusterId, LeaderEpoch, NodeEntry, NodeId, SLOT_COUNT, Slot, SlotEntry, SlotEpoch, SlotRanges, TopologyDocument, TopologyVersion,
-    admin::NodeStatus,
+    ClusterId, LeaderEpoch, NodeEntry, NodeId, SLOT_COUNT, Slot, SlotEntry, SlotEpoch, SlotRanges, TopologyDocument,
+    TopologyVersion, admin::NodeStatus,
 };
 
 use super::ownership::{Ownership, ownership};
@@ -125,7 +125,8 @@ fn without_document(facts: &Facts, new_id: ClusterId) -> TopologyPlan {
         .chain(facts.shards.iter().filter(|(_, shard)| shard.stateful_set.is_some()).map(|(number, _)| *number))
         .chain(facts.recorded_ids().into_keys())
         .collect();
-    let silent: Vec<u32> = expected.iter().copied().filter(|shard| facts.shards.get(shard).is_none_or(|s| s.node.is_err())).collect();
+    let silent: Vec<u32> =
+        expected.iter().copied().filter(|shard| facts.shards.get(shard).is_none_or(|s| s.node.is_err())).collect();
     let statuses: Vec<(u32, &NodeStatus)> = facts.statuses().filter(|(shard, _)| expected.contains(shard)).collect();
     let known_ids: BTreeSet<ClusterId> = statuses.iter().filter_map(|(_, status)| status.cluster_id).collect();
     let exists = facts.was_bootstrapped() || !known_ids.is_empty() || statuses.iter().any(|(_, status)| !status.slots.is_empty());
@@ -139,7 +140,9 @@ fn without_document(facts: &Facts, new_id: ClusterId) -> TopologyPlan {
         return if exists {
             refuse(
                 "TopologyLost",
-                format!("the topology document is lost, and shards {silent:?} cannot be asked what they know: bring them back first"),
+                format!(
+                    "the topology document is lost, and shards {silent:?} cannot be asked what they know: bring them back first"
+                ),
             )
         } else {
             TopologyPlan::new(Decision::Wait { reason: "AwaitingNodes", message: format!("shards {silent:?} do not answer yet") })
@@ -149,11 +152,16 @@ fn without_document(facts: &Facts, new_id: ClusterId) -> TopologyPlan {
         return refuse("ForeignNode", format!("shard {shard}: {why}"));
     }
     if let Some(lost) = lost_volumes.first() {
-        return refuse("VolumeLost", format!("shard {} is recorded as node {} and came back as {}", lost.shard, lost.recorded, lost.found));
+        return refuse(
+            "VolumeLost",
+            format!("shard {} is recorded as node {} and came back as {}", lost.shard, lost.recorded, lost.found),
+        );
     }
     if !exists {
         return match statuses.iter().find(|(_, status)| status.retired) {
-            Some((shard, _)) => refuse("RetiredVolume", format!("the volume of shard {shard} was retired from a cluster: delete it")),
+            Some((shard, _)) => {
+                refuse("RetiredVolume", format!("the volume of shard {shard} was retired from a cluster: delete it"))
+            }
             None => TopologyPlan::new(Decision::Bootstrap(first_document(facts, &statuses, new_id))),
         };
     }
@@ -190,9 +198,10 @@ fn rebuild(facts: &Facts, statuses: &[(u32, &NodeStatus)], id: ClusterId) -> Res
         statuses.iter().map(|(_, status)| status.topology_version).max().unwrap_or_default(),
     );
     // A node may be written down by others before it has heard of the cluster itself.
-    let told_of: HashSet<NodeId> = owners.slots.values().map(|(owner, _)| *owner).collect();
-    let members =
-        statuses.iter().filter(|(_, status)| !status.retired && (status.cluster_id.is_some() || told_of.contains(&status.node_id)));
+    let told_of = owners.owners();
+    let members = statuses
+        .iter()
+        .filter(|(_, status)| !status.retired && (status.cluster_id.is_some() || told_of.contains(&status.node_id)));
     document.nodes = members.map(|(shard, status)| entry(&facts.names, *shard, status.node_id)).collect();
     document.retired = statuses.iter().filter(|(_, status)| status.retired).map(|(_, status)| status.node_id).collect();
     let listed: HashSet<NodeId> = document.nodes.iter().map(|node| node.id).collect();
@@ -241,7 +250,9 @@ fn with_document(facts: &Facts, old: &TopologyDocument) -> TopologyPlan {
         for entry in &mut entries {
             entry.slots = entry.slots.iter().filter(|slot| !contested.contains(slot)).collect();
         }
-        entries.extend(old.slots.iter().map(|entry| SlotEntry { slots: entry.slots.intersection(&owners.contested), ..entry.clone() }));
+        entries.extend(
+            old.slots.iter().map(|entry| SlotEntry { slots: entry.slots.intersection(&owners.contested), ..entry.clone() }),
+        );
     }
     document.slots = entries;
     let document = document.normalised();
