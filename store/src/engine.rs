@@ -36,5 +36,5 @@ pub(crate) use sealed::{Opened, Seal};
 pub use staging::{RawFamily, RawRecord};
 pub use storage::Storage;
 pub use sync::SyncPolicy;
-pub use system::{SystemBatch, SystemKind};
+pub use system::{SystemBatch, SystemKind, SystemRecords};
 pub use write::{KeyWrite, Stored, Written};

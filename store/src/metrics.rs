@@ -57,7 +57,11 @@ impl Collector for NodeCollector {
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
         };
         counter("connections", "Client connections accepted", stats.connections_total.load(Relaxed))?;
-        counter("connections_rejected", "Connections turned away because of maxclients", stats.connections_rejected.load(Relaxed))?;
+        counter(
+            "connections_rejected",
+            "Connections turned away because of maxclients",
+            stats.connections_rejected.load(Relaxed),
+        )?;
         counter("commands", "Commands executed", stats.commands.load(Relaxed))?;
         counter("error_replies", "Commands answered with an error", stats.errors.load(Relaxed))?;
         counter("parked_commands", "Commands that waited for a slot's switch", stats.parked.load(Relaxed))?;

@@ -1,8 +1,9 @@
 //! Data types on the engine. Knows no socket and no protocol.
 
 mod keyspace;
+mod long_double;
 mod strings;
 
 pub use keyspace::{ExpireCondition, Keyspace, TypeError};
+pub(crate) use strings::parse_integer;
 pub use strings::{Condition, SetOptions, SetOutcome, Ttl};
-pub(crate) use strings::{parse_float, parse_integer};

@@ -1,5 +1,7 @@
 //! The command line, as a new user meets it.
 
+#![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
+
 use std::process::Command;
 
 fn store(arguments: &[&str]) -> (bool, String, String) {
@@ -10,7 +12,9 @@ fn store(arguments: &[&str]) -> (bool, String, String) {
 
 #[test]
 fn help_version_and_settings_are_printed() {
-    for (argument, expected) in [("--help", "usage: sluice-store"), ("--version", "sluice-store 0."), ("--settings", "admin-port 7379")] {
+    for (argument, expected) in
+        [("--help", "usage: sluice-store"), ("--version", "sluice-store 0."), ("--settings", "admin-port 7379")]
+    {
         let (success, out, _) = store(&[argument]);
         assert!(success && out.contains(expected), "{argument}: {out}");
     }

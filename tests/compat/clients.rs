@@ -19,7 +19,8 @@ fn python() -> PathBuf {
 
 fn run_python(script: &str, arguments: &[String]) -> anyhow::Result<()> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("compat").join(script);
-    let output = Command::new(python()).arg(path).args(arguments).output().context("python3 with redis-py: `make setup` prepares it")?;
+    let output =
+        Command::new(python()).arg(path).args(arguments).output().context("python3 with redis-py: `make setup` prepares it")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{script}: {said}");
     Ok(())

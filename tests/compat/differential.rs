@@ -65,7 +65,13 @@ fn value() -> impl Strategy<Value = String> {
 
 /// A time to live far enough away that a slow machine does not change the outcome.
 fn seconds() -> impl Strategy<Value = String> {
-    prop_oneof!["[1-9][0-9]{4}", Just("0".to_owned()), Just("-5".to_owned()), Just("x".to_owned()), Just("9223372036854775807".to_owned())]
+    prop_oneof![
+        "[1-9][0-9]{4}",
+        Just("0".to_owned()),
+        Just("-5".to_owned()),
+        Just("x".to_owned()),
+        Just("9223372036854775807".to_owned())
+    ]
 }
 
 fn option() -> impl Strategy<Value = Vec<String>> {
@@ -89,7 +95,19 @@ fn option() -> impl Strategy<Value = Vec<String>> {
 /// One command of the families that exist, its arguments often wrong.
 fn command() -> impl Strategy<Value = Vec<String>> {
     let one = prop::sample::select(vec![
-        "GET", "STRLEN", "INCR", "DECR", "TTL", "PERSIST", "TYPE", "GETDEL", "EXISTS", "DEL", "UNLINK", "PEXPIRETIME", "EXPIRETIME",
+        "GET",
+        "STRLEN",
+        "INCR",
+        "DECR",
+        "TTL",
+        "PERSIST",
+        "TYPE",
+        "GETDEL",
+        "EXISTS",
+        "DEL",
+        "UNLINK",
+        "PEXPIRETIME",
+        "EXPIRETIME",
     ]);
     let two = prop::sample::select(vec!["APPEND", "INCRBY", "DECRBY", "SETNX", "GETSET"]);
     let expiry = prop::sample::select(vec!["EXPIRE", "PEXPIREAT", "EXPIREAT"]);
@@ -109,21 +127,32 @@ fn command() -> impl Strategy<Value = Vec<String>> {
             .prop_map(|pairs| ["MSET".to_owned()].into_iter().chain(pairs.into_iter().flat_map(|(key, value)| [key, value])).collect()),
         1 => prop::collection::vec(key(), 1..4).prop_map(|keys| ["DEL".to_owned()].into_iter().chain(keys).collect()),
         1 => prop::collection::vec(key(), 1..4).prop_map(|keys| ["EXISTS".to_owned()].into_iter().chain(keys).collect()),
-        1 => (key(), prop::sample::select(vec!["1.5", "-0.25", "3", "x", "", "1e2"]))
-            .prop_map(|(key, by)| vec!["INCRBYFLOAT".into(), key, by.into()]),
+        // On a key of its own: what the others leave is often too large to be added exactly by anybody.
+        1 => prop::sample::select(vec!["1.5", "-0.25", "3", "x", "", "1e2", " 1", "0.1"]).prop_map(|by| vec!["INCRBYFLOAT".into(), "f".into(), by.into()]),
+        1 => "[0-9]{1,3}(\\.[0-9]{1,2})?".prop_map(|value| vec!["SET".into(), "f".into(), value]),
         1 => prop::sample::select(vec!["DBSIZE", "PING", "PING hello", "ECHO hello", "ECHO", "GET", "SET a", "SELECT 0", "SELECT x", "FLUSHDB"])
             .prop_map(|text| text.split(' ').map(str::to_owned).collect()),
     ]
 }
 
 /// A reply as it is compared: errors by their text.
-async fn ask(connection: &mut redis::aio::MultiplexedConnection, words: &[String]) -> String {
+async fn ask(connection: &mut redis::aio::MultiplexedConnection, words: &[String]) -> Result<Value, String> {
     let mut command = redis::cmd(&words[0]);
     command.arg(&words[1..]);
-    match command.query_async::<Value>(connection).await {
-        Ok(Value::Int(number)) if words[0] == "TTL" && number > 60 => format!("about {}", number / 60),
-        Ok(value) => format!("{value:?}"),
-        Err(error) => format!("error {} {}", error.code().unwrap_or_default(), error.detail().unwrap_or_default()),
+    let outcome = command.query_async::<Value>(connection).await;
+    outcome.map_err(|error| format!("{} {}", error.code().unwrap_or_default(), error.detail().unwrap_or_default()))
+}
+
+/// Whether two replies are the same. Expiry is counted from each server's own now: a few seconds lie between.
+fn same(name: &str, expected: &Result<Value, String>, found: &Result<Value, String>) -> bool {
+    let tolerance = match name {
+        "TTL" | "EXPIRETIME" => 5,
+        "PEXPIRETIME" => 5000,
+        _ => 0,
+    };
+    match (expected, found) {
+        (Ok(Value::Int(expected)), Ok(Value::Int(found))) if *expected > 0 => (expected - found).abs() <= tolerance,
+        _ => expected == found,
     }
 }
 
@@ -141,9 +170,13 @@ async fn every_command_answers_as_redis_does() -> anyhow::Result<()> {
     for case in 0..cases {
         let words = strategy.new_tree(&mut runner).map_err(|error| anyhow::anyhow!("{error}"))?.current();
         let (expected, found) = (ask(&mut theirs, &words).await, ask(&mut ours, &words).await);
-        history.push(format!("{words:?} -> {expected}"));
+        history.push(format!("{words:?} -> {expected:?}"));
         let recent = &history[history.len().saturating_sub(25)..];
-        ensure!(found == expected, "case {case} of seed {seed}: {words:?}\n redis: {expected}\nsluice: {found}\nbefore:\n{}", recent.join("\n"));
+        ensure!(
+            same(&words[0], &expected, &found),
+            "case {case} of seed {seed}: {words:?}\n redis: {expected:?}\nsluice: {found:?}\nbefore:\n{}",
+            recent.join("\n")
+        );
         if case % (cases / 4).max(1) == cases / 8 {
             store.kill()?;
             store = setup.start().await?;
@@ -154,10 +187,7 @@ async fn every_command_answers_as_redis_does() -> anyhow::Result<()> {
         for name in ["GET", "PEXPIRETIME", "TYPE"] {
             let words = [name.to_owned(), key.to_owned()];
             let (expected, found) = (ask(&mut theirs, &words).await, ask(&mut ours, &words).await);
-            // EXPIRE counts from each server's own now.
-            let near = |text: &str| text.trim_start_matches("int(").trim_end_matches(')').parse::<i64>().unwrap_or(0);
-            let same = expected == found || (name == "PEXPIRETIME" && (near(&expected) - near(&found)).abs() < 60_000);
-            ensure!(same, "final {words:?}: redis {expected}, sluice {found}");
+            ensure!(same(name, &expected, &found), "final {words:?}: redis {expected:?}, sluice {found:?}");
         }
     }
     println!("{cases} commands, no difference");
@@ -179,7 +209,8 @@ async fn scan_returns_every_key_that_stays() -> anyhow::Result<()> {
     }
     let (mut cursor, mut found, mut pages) = (0u64, std::collections::BTreeSet::new(), 0);
     loop {
-        let page = redis::cmd("SCAN").arg(cursor).arg("COUNT").arg(100).query_async::<(u64, Vec<String>)>(&mut connection).await?;
+        let page =
+            redis::cmd("SCAN").arg(cursor).arg("COUNT").arg(100).query_async::<(u64, Vec<String>)>(&mut connection).await?;
         found.extend(page.1);
         cursor = page.0;
         pages += 1;

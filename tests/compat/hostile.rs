@@ -23,7 +23,9 @@ async fn exchange(store: &StoreProcess, bytes: &[u8]) -> anyhow::Result<String> 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_is_refused_by_name() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
-    let store = Setup::new(root.path().join("data"), &[("client-query-buffer-limit", "1mb"), ("proto-max-bulk-len", "1mb")])?.start().await?;
+    let store = Setup::new(root.path().join("data"), &[("client-query-buffer-limit", "1mb"), ("proto-max-bulk-len", "1mb")])?
+        .start()
+        .await?;
     let deep = "*1\r\n".repeat(10_000);
     let long = "a".repeat(10 << 20);
     let cases = [

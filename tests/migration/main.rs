@@ -1,5 +1,7 @@
 //! Slots on the move: under live writes, with either end killed, and the refusals.
 
+#![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
+
 use std::{path::Path, time::Duration};
 
 use sluice_tests::{
@@ -25,7 +27,19 @@ async fn session(cluster: &LocalCluster) -> anyhow::Result<Session> {
 async fn verify(session: &Session, cluster: &LocalCluster) -> anyhow::Result<()> {
     session.stop_live().await?;
     cluster.settled().await?;
-    let report = session.verify().await?;
+    let report = match session.verify().await {
+        Ok(report) => report,
+        Err(error) => {
+            for number in 0..cluster.nodes.len() {
+                let (status, log) = (cluster.status(number).await?, cluster.node(number).log());
+                let tail: Vec<&str> = log.lines().rev().take(40).collect();
+                println!("node {number}: {status:?}\n{}", tail.join("\n"));
+            }
+            return Err(
+                error.context(format!("reading back; the client says {}", serde_json::to_string(&session.next_phase("end"))?))
+            );
+        }
+    };
     println!("{}", serde_json::to_string(&report)?);
     anyhow::ensure!(report.is_whole(), "acknowledged writes are missing or wrong: {report:?}");
     Ok(())
@@ -57,7 +71,12 @@ async fn slots_move_back_and_forth_under_writes_and_no_request_fails() -> anyhow
 async fn kill_during_migration(root: &Path, victim: usize) -> anyhow::Result<()> {
     let kills: u64 = std::env::var("SLUICE_MIGRATION_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
     // Small units and batches: many steps, so that a kill meets each of them.
-    let settings = [("migrate-unit-slots", "16"), ("migrate-batch-size", "4kb"), ("migrate-backoff-ms-max", "300"), ("cluster-peer-timeout-ms", "1000")];
+    let settings = [
+        ("migrate-unit-slots", "16"),
+        ("migrate-batch-size", "4kb"),
+        ("migrate-backoff-ms-max", "300"),
+        ("cluster-peer-timeout-ms", "1000"),
+    ];
     let mut cluster = LocalCluster::start(root, 2, 1, &settings).await?;
     let session = session(&cluster).await?;
     let all = ranges("0-999");
@@ -137,7 +156,8 @@ async fn what_cannot_be_moved_is_refused_before_anything_changes() -> anyhow::Re
     }
     // Clients have no way in.
     let mut client = cluster.node(0).client().await?;
-    let refused = redis::cmd("CLUSTERX").arg("STATUS").query_async::<String>(&mut client).await.expect_err("it has to be refused");
+    let refused =
+        redis::cmd("CLUSTERX").arg("STATUS").query_async::<String>(&mut client).await.expect_err("it has to be refused");
     assert!(refused.to_string().contains("admin plane"), "{refused}");
     assert!(cluster.status(0).await?.migrations.is_empty());
     cluster.settled().await

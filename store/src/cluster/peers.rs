@@ -91,8 +91,7 @@ impl Cluster {
             return Ok(());
         }
         let me = Some(self.me());
-        let lost: SlotRanges =
-            newer.iter().filter(|(slot, _)| self.row(*slot).owner == me).map(|(slot, _)| *slot).collect();
+        let lost: SlotRanges = newer.iter().filter(|(slot, _)| self.row(*slot).owner == me).map(|(slot, _)| *slot).collect();
         let mut batch = SystemBatch::new();
         ownership_records(&mut batch, &newer);
         self.engine.write_system(batch)?;

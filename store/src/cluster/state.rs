@@ -83,12 +83,9 @@ mod tests {
     fn parked_slots_are_counted() {
         let table = StateTable::new(SlotState::Open);
         let slot = Slot::new(5).unwrap();
-        for (state, parked) in [
-            (SlotState::WritesParked, true),
-            (SlotState::Parked, true),
-            (SlotState::Parked, true),
-            (SlotState::Elsewhere, false),
-        ] {
+        for (state, parked) in
+            [(SlotState::WritesParked, true), (SlotState::Parked, true), (SlotState::Parked, true), (SlotState::Elsewhere, false)]
+        {
             table.set(slot, state);
             assert_eq!((table.get(slot), table.any_parked()), (state, parked));
         }

@@ -16,10 +16,7 @@ impl Cluster {
                 groups.entry((owner, row.epoch)).or_default().push(slot);
             }
         }
-        groups
-            .into_iter()
-            .map(|((owner, epoch), slots)| SlotEntry { slots: slots.into_iter().collect(), owner, epoch })
-            .collect()
+        groups.into_iter().map(|((owner, epoch), slots)| SlotEntry { slots: slots.into_iter().collect(), owner, epoch }).collect()
     }
 
     /// The nodes with the slots of each, as far as known.

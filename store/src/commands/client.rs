@@ -63,7 +63,8 @@ pub(super) fn hello(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let mut version = cx.session.version;
     let mut words = request[1..].iter();
     if let Some(word) = words.next() {
-        let number = parse_integer(word).map_err(|_| CommandError::new("ERR Protocol version is not an integer or out of range"))?;
+        let number =
+            parse_integer(word).map_err(|_| CommandError::new("ERR Protocol version is not an integer or out of range"))?;
         version = match number {
             2 => Version::Resp2,
             3 => Version::Resp3,

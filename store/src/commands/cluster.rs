@@ -1,6 +1,6 @@
 //! CLUSTER: the cluster as clients ask for it.
 
-use std::ops::ControlFlow;
+use std::{fmt::Write as _, ops::ControlFlow};
 
 use sluice_topology::{NodeEntry, SLOT_COUNT, Slot, SlotRanges, nodes_text};
 
@@ -107,7 +107,14 @@ fn bounds(reply: &mut ReplyWriter<'_>, slots: &SlotRanges) {
 fn shard_node(reply: &mut ReplyWriter<'_>, entry: &NodeEntry) {
     reply.map(8);
     let id = entry.id.to_string();
-    for (name, value) in [("id", id.as_str()), ("ip", &entry.host), ("endpoint", &entry.host), ("hostname", &entry.host), ("role", "master"), ("health", "online")] {
+    for (name, value) in [
+        ("id", id.as_str()),
+        ("ip", &entry.host),
+        ("endpoint", &entry.host),
+        ("hostname", &entry.host),
+        ("role", "master"),
+        ("health", "online"),
+    ] {
         reply.bulk(name.as_bytes());
         reply.bulk(value.as_bytes());
     }
@@ -138,14 +145,12 @@ fn info(node: &Node) -> String {
             sluice_topology::admin::MigrationState::Done => "success",
             _ => "fail",
         };
-        text.push_str(&format!(
-            "migrating_slot(s):{}\r\ndestination_node:{}\r\nmigrating_state:{state}\r\n",
-            job.slots, job.target
-        ));
+        let (slots, target) = (&job.slots, job.target);
+        let _ = write!(text, "migrating_slot(s):{slots}\r\ndestination_node:{target}\r\nmigrating_state:{state}\r\n");
     }
     let importing = node.migrations.importing();
     if !importing.is_empty() {
-        text.push_str(&format!("importing_slot(s):{importing}\r\nimport_state:start\r\n"));
+        let _ = write!(text, "importing_slot(s):{importing}\r\nimport_state:start\r\n");
     }
     text
 }

@@ -9,7 +9,7 @@ use sluice_topology::{
     parse_setnodes,
 };
 
-use super::{CommandError, Later, LaterReply, scan::offload};
+use super::{CommandError, Later, LaterReply, run::ok_later as ok, scan::offload};
 use crate::{
     migration::{BeginRequest, Started},
     node::{Node, now_ms},
@@ -69,10 +69,6 @@ fn word<T: std::str::FromStr<Err: std::fmt::Display>>(word: &Bytes) -> Result<T,
     text.parse().map_err(|error| CommandError::new(format!("ERR {error}")))
 }
 
-fn ok() -> LaterReply {
-    Box::new(|reply| reply.ok())
-}
-
 fn text(text: String) -> LaterReply {
     Box::new(move |reply| reply.bulk(text.as_bytes()))
 }
@@ -85,10 +81,7 @@ fn json(value: &impl serde::Serialize) -> Result<LaterReply, CommandError> {
     Ok(text(serde_json::to_string(value).map_err(|error| CommandError::new(format!("ERR {error}")))?))
 }
 
-async fn apply(
-    node: &Arc<Node>,
-    document: TopologyDocument,
-) -> Result<sluice_topology::merge::MergeReport, CommandError> {
+async fn apply(node: &Arc<Node>, document: TopologyDocument) -> Result<sluice_topology::merge::MergeReport, CommandError> {
     let (for_worker, pushed) = (node.clone(), document.clone());
     let report = offload(move || Ok(for_worker.cluster.apply(&pushed)?)).await?;
     if !report.conflicts.is_empty() {
@@ -163,9 +156,18 @@ fn set_slot(node: Arc<Node>, slots: SlotRanges, id: NodeId, version: TopologyVer
     }))
 }
 
+/// Whether a call waits for the job's end.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Wait {
+    #[default]
+    No,
+    Bounded(Duration),
+    ToTheEnd,
+}
+
 #[derive(Default)]
 struct Options {
-    sync: Option<Option<Duration>>,
+    wait: Wait,
     leader: Option<LeaderEpoch>,
 }
 
@@ -175,11 +177,13 @@ impl Options {
         let mut words = words.iter().peekable();
         while let Some(option) = words.next() {
             match option.to_ascii_lowercase().as_slice() {
-                b"async" if options.sync.is_none() => {}
-                b"sync" if options.sync.is_none() => {
+                b"async" if options.wait == Wait::No => {}
+                b"sync" if options.wait == Wait::No => {
                     let limit = words.next_if(|next| next.iter().all(u8::is_ascii_digit));
-                    let limit = limit.map(|limit| parse_integer(limit)).transpose()?;
-                    options.sync = Some(limit.filter(|ms| *ms > 0).map(|ms| Duration::from_millis(ms.unsigned_abs())));
+                    options.wait = match limit.map(|limit| parse_integer(limit)).transpose()? {
+                        None | Some(0) => Wait::ToTheEnd,
+                        Some(limit_ms) => Wait::Bounded(Duration::from_millis(limit_ms.unsigned_abs())),
+                    };
                 }
                 b"leader" => options.leader = Some(word(words.next().ok_or_else(CommandError::syntax)?)?),
                 _ => return Err(CommandError::syntax()),
@@ -198,13 +202,11 @@ fn migrate(node: Arc<Node>, slots: SlotRanges, target: NodeId, options: &[Bytes]
     options.check_leader(&node)?;
     Ok(Box::pin(async move {
         let started = node.migrations.migrate(slots, target).await?;
-        match options.sync {
-            Some(limit) => ended(started, limit).await,
-            None if options.leader.is_some() => {
-                let id = started.id.0;
-                Ok(unsigned(id))
-            }
-            None => Ok(ok()),
+        match options.wait {
+            Wait::ToTheEnd => ended(started, None).await,
+            Wait::Bounded(limit) => ended(started, Some(limit)).await,
+            Wait::No if options.leader.is_some() => Ok(unsigned(started.id.0)),
+            Wait::No => Ok(ok()),
         }
     }))
 }
@@ -213,9 +215,9 @@ async fn ended(started: Started, limit: Option<Duration>) -> Result<LaterReply, 
     let id = started.id;
     let status = match limit {
         None => started.ended().await,
-        Some(limit) => tokio::time::timeout(limit, started.ended())
-            .await
-            .map_err(|_| CommandError::new(format!("TIMEOUT job {id} did not end within {} ms; it goes on", limit.as_millis())))?,
+        Some(limit) => tokio::time::timeout(limit, started.ended()).await.map_err(|_| {
+            CommandError::new(format!("TIMEOUT job {id} did not end within {} ms; it goes on", limit.as_millis()))
+        })?,
     };
     match status.state {
         MigrationState::Done => Ok(ok()),
@@ -278,7 +280,10 @@ fn slot_stats(node: Arc<Node>, slots: SlotRanges) -> Result<Later, CommandError>
 
 fn outcome(node: Arc<Node>, source: NodeId, attempt: u64) -> Result<Later, CommandError> {
     if source != node.cluster.me() {
-        return Err(CommandError::new(format!("ERR this is node {}, not {source}: it knows nothing of its attempts", node.cluster.me())));
+        return Err(CommandError::new(format!(
+            "ERR this is node {}, not {source}: it knows nothing of its attempts",
+            node.cluster.me()
+        )));
     }
     Ok(Box::pin(async move { Ok(text(node.migrations.outcome(attempt).await?.into())) }))
 }

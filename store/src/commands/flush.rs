@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use sluice_topology::admin::FlushReceipt;
 
-use super::{CommandError, Later, LaterReply};
+use super::{CommandError, Later, LaterReply, run::ok_later};
 use crate::{node::Node, protocol::Request, types::parse_integer};
 
 #[derive(Default)]
@@ -22,15 +22,15 @@ pub(super) fn flushmemtable(node: &Arc<Node>, request: &Request) -> Result<Later
         let place = node.engine.flush(options.only_if_idle)?;
         let round = place.round;
         if !options.wait {
-            let reply: LaterReply = Box::new(|reply| reply.ok());
-            return Ok(reply);
+            return Ok(ok_later());
         }
         let receipt = match options.limit {
             None => place.receipt().await?,
             Some(limit) => match tokio::time::timeout(limit, place.receipt()).await {
                 Ok(outcome) => outcome?,
                 Err(_) => {
-                    let text = format!("TIMEOUT flush round {round} did not complete within {} ms; it goes on", limit.as_millis());
+                    let text =
+                        format!("TIMEOUT flush round {round} did not complete within {} ms; it goes on", limit.as_millis());
                     return Err(CommandError::new(text));
                 }
             },

@@ -12,7 +12,10 @@ use crate::{
 /// The version of Redis whose commands and replies are followed; clients choose features by it.
 pub(super) const REDIS_VERSION: &str = "7.4.0";
 
-const SECTIONS: [(&str, fn(&Node) -> String); 7] = [
+/// A section's name, and what writes it.
+type Section = (&'static str, fn(&Node) -> String);
+
+const SECTIONS: [Section; 7] = [
     ("server", server),
     ("clients", clients),
     ("memory", memory),

@@ -39,6 +39,12 @@ pub type LaterReply = Box<dyn FnOnce(&mut ReplyWriter<'_>) + Send>;
 /// A command that is executed by a future.
 pub type Later = Pin<Box<dyn Future<Output = Result<LaterReply, CommandError>> + Send>>;
 
+/// The reply `+OK`, later.
+#[allow(clippy::redundant_closure_for_method_calls, reason = "the method alone is not general enough over its lifetime")]
+pub(super) fn ok_later() -> LaterReply {
+    Box::new(|reply| reply.ok())
+}
+
 /// How far a request came.
 pub enum Step {
     /// The reply is written.
@@ -99,7 +105,8 @@ fn try_run(
 fn unknown(request: &Request) -> CommandError {
     let shown = |word: &bytes::Bytes| String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned();
     let name = request.first().map(shown).unwrap_or_default();
-    let arguments: String = request.iter().skip(1).take(8).fold(String::new(), |text, word| text + &format!("'{}' ", shown(word)));
+    let arguments: String =
+        request.iter().skip(1).take(8).fold(String::new(), |text, word| text + &format!("'{}' ", shown(word)));
     CommandError::new(format!("ERR unknown command '{name}', with args beginning with: {arguments}"))
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CommandError, Context, Later, LaterReply, listing, scan::offload};
+use super::{CommandError, Context, Later, listing, run::ok_later, scan::offload};
 use crate::{
     config::specs,
     engine::SyncPolicy,
@@ -39,8 +39,7 @@ pub(super) fn flushdb(node: &Arc<Node>, request: &Request) -> Result<Later, Comm
             })
             .await?;
             if flushed {
-                let reply: LaterReply = Box::new(|reply| reply.ok());
-                return Ok(reply);
+                return Ok(ok_later());
             }
             if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
                 return Err(CommandError::new("TRYAGAIN slots are being moved; nothing was flushed"));
@@ -93,7 +92,8 @@ pub(super) fn config(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         (b"set", [name, _]) => {
             let name = String::from_utf8_lossy(name).to_ascii_lowercase();
             let known = specs().iter().any(|spec| spec.name == name);
-            let why = if known { "it is read at the start: change the configuration and restart" } else { "there is no such setting" };
+            let why =
+                if known { "it is read at the start: change the configuration and restart" } else { "there is no such setting" };
             let name: String = name.chars().take(64).collect();
             Err(CommandError::new(format!("ERR CONFIG SET failed - {name}: {why}")))
         }

@@ -4,7 +4,7 @@ use super::{CommandError, Context};
 use crate::{
     node::now_ms,
     protocol::Request,
-    types::{Condition, SetOptions, Ttl, parse_float, parse_integer},
+    types::{Condition, SetOptions, Ttl, parse_integer},
 };
 
 type Outcome = Result<(), CommandError>;
@@ -120,7 +120,7 @@ pub(super) fn mget(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 pub(super) fn mset(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    if request.len() % 2 == 0 {
+    if request.len().is_multiple_of(2) {
         return Err(CommandError::arity("mset"));
     }
     let pairs: Vec<(&[u8], &[u8])> = request[1..].chunks_exact(2).map(|pair| (pair[0].as_ref(), pair[1].as_ref())).collect();
@@ -171,8 +171,7 @@ fn add(cx: &mut Context<'_, '_>, key: &[u8], by: i64) -> Outcome {
 }
 
 pub(super) fn incrbyfloat(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let by = parse_float(&request[2])?;
-    let (sum, written) = cx.keyspace().increment_float(&request[1], by)?;
+    let (sum, written) = cx.keyspace().increment_float(&request[1], &request[2])?;
     cx.session.note(written);
     cx.reply.bulk(sum.as_bytes());
     Ok(())

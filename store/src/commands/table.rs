@@ -3,8 +3,12 @@
 
 use std::{collections::HashMap, sync::OnceLock};
 
-use super::{client, cluster, clusterx, flush, keys, run::{Context, Later}, scan, server, strings};
 use super::CommandError;
+use super::{
+    client, cluster, clusterx, flush, keys,
+    run::{Context, Later},
+    scan, server, strings,
+};
 use crate::{node::Node, protocol::Request};
 use std::sync::Arc;
 
@@ -42,7 +46,13 @@ impl Flags {
 
     /// Names as COMMAND gives them.
     pub fn names(self) -> Vec<&'static str> {
-        let named = [(Self::WRITE, "write"), (Self::READONLY, "readonly"), (Self::FAST, "fast"), (Self::ADMIN, "admin"), (Self::NO_AUTH, "no_auth")];
+        let named = [
+            (Self::WRITE, "write"),
+            (Self::READONLY, "readonly"),
+            (Self::FAST, "fast"),
+            (Self::ADMIN, "admin"),
+            (Self::NO_AUTH, "no_auth"),
+        ];
         named.into_iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| name).collect()
     }
 }

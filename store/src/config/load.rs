@@ -149,15 +149,13 @@ fn unquote(value: &str) -> String {
     value.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).unwrap_or(value).to_owned()
 }
 
-fn read_environment(
-    settings: &mut Settings,
-    environment: impl Iterator<Item = (String, String)>,
-) -> Result<(), ConfigError> {
+fn read_environment(settings: &mut Settings, environment: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
     let plain = |name: &str| name.to_ascii_uppercase().replace(['-', '.'], "_");
     for (variable, value) in environment {
         let Some(name) = variable.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
         // `{NAME}_SERVICE_HOST`, `{NAME}_PORT_6379_TCP_ADDR` and their like, for a Service whose name begins with `sluice`.
-        let service = ["SERVICE_HOST", "SERVICE_PORT", "PORT_"].into_iter().any(|mark| name.contains(mark)) || value.starts_with("tcp://");
+        let service =
+            ["SERVICE_HOST", "SERVICE_PORT", "PORT_"].into_iter().any(|mark| name.contains(mark)) || value.starts_with("tcp://");
         let known = specs().iter().find(|spec| plain(spec.name) == name);
         match known {
             // SLUICE_PORT=tcp://… is given to every container when a Service is called `sluice`.
@@ -177,7 +175,11 @@ fn read_environment(
 fn set(settings: &mut Settings, place: &str, name: &str, value: &str) -> Result<(), ConfigError> {
     let lower = name.to_ascii_lowercase();
     let Some(spec) = specs().iter().find(|spec| spec.name == lower) else {
-        return Err(ConfigError::Unknown { place: place.into(), name: name.chars().take(64).collect(), nearest: nearest(&lower) });
+        return Err(ConfigError::Unknown {
+            place: place.into(),
+            name: name.chars().take(64).collect(),
+            nearest: nearest(&lower),
+        });
     };
     (spec.set)(settings, value).map_err(|why| ConfigError::Value {
         place: place.into(),
@@ -223,9 +225,17 @@ mod tests {
     #[test]
     fn file_environment_and_command_line_win_in_this_order() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "# a comment\nport 1111\nmaxclients 5\nrequirepass \"a \\\"b\"\nbind 127.0.0.1 -::1\nsync always\n").unwrap();
+        fs::write(
+            file.path(),
+            "# a comment\nport 1111\nmaxclients 5\nrequirepass \"a \\\"b\"\nbind 127.0.0.1 -::1\nsync always\n",
+        )
+        .unwrap();
         let path = file.path().to_str().unwrap();
-        let read = settings(&[path, "--maxclients", "7", "--bind", "127.0.0.2", "-::1"], &[("SLUICE_PORT", "2222"), ("SLUICE_MAXCLIENTS", "6")]).unwrap();
+        let read = settings(
+            &[path, "--maxclients", "7", "--bind", "127.0.0.2", "-::1"],
+            &[("SLUICE_PORT", "2222"), ("SLUICE_MAXCLIENTS", "6")],
+        )
+        .unwrap();
         assert_eq!((read.port, read.maxclients, read.requirepass.as_str()), (2222, 7, "a \"b"));
         assert_eq!(read.bind.0, ["127.0.0.2", "-::1"]);
         assert_eq!(read.sync.name(), "always");
@@ -253,7 +263,11 @@ mod tests {
 
     #[test]
     fn what_kubernetes_adds_for_services_is_no_setting() {
-        let environment = [("SLUICE_PORT", "tcp://10.0.0.1:6379"), ("SLUICE_PORT_6379_TCP_ADDR", "10.0.0.1"), ("SLUICE_SERVICE_HOST", "10.0.0.1")];
+        let environment = [
+            ("SLUICE_PORT", "tcp://10.0.0.1:6379"),
+            ("SLUICE_PORT_6379_TCP_ADDR", "10.0.0.1"),
+            ("SLUICE_SERVICE_HOST", "10.0.0.1"),
+        ];
         assert_eq!(settings(&[], &environment).unwrap().port, 6379);
     }
 

@@ -12,8 +12,7 @@ use rocksdb::{Cache, DBRecoveryMode, LogLevel, Options, WriteBufferManager};
 use sluice_topology::{InstanceId, NodeId, Slot};
 
 use super::{
-    EngineError, FlushError, FlushWait, Generation, Inside, SyncPolicy,
-    directory,
+    EngineError, FlushError, FlushWait, Generation, Inside, SyncPolicy, directory,
     flush::{self, FlushRounds},
     gate::Gate,
     identity::{self, Identity},

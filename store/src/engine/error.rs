@@ -56,7 +56,9 @@ pub enum EngineError {
     #[error("the store is shutting down and takes no more writes")]
     Closed,
     /// A durable write was not confirmed; the process must not go on.
-    #[error("an fsync failed ({0}): what was written since the last one may be lost; the node stops so that nothing is acknowledged wrongly")]
+    #[error(
+        "an fsync failed ({0}): what was written since the last one may be lost; the node stops so that nothing is acknowledged wrongly"
+    )]
     SyncFailed(String),
 }
 

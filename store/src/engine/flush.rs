@@ -95,12 +95,7 @@ pub(crate) struct FlushRounds {
 
 impl FlushRounds {
     /// Starts the thread; rounds count on from the one that was recovered.
-    pub(crate) fn start(
-        database: Arc<Database>,
-        instance: InstanceId,
-        wal: bool,
-        recovered: u64,
-    ) -> Result<Self, EngineError> {
+    pub(crate) fn start(database: Arc<Database>, instance: InstanceId, wal: bool, recovered: u64) -> Result<Self, EngineError> {
         let shared = Arc::new(Shared {
             database,
             instance,

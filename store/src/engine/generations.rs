@@ -87,7 +87,7 @@ impl Engine {
             fresh.extend(outcome.fresh.map(|generation| (slot, generation)));
             changed.push((slot, row));
         }
-        let family = self.database().family(Family::System);
+        let family = *self.database().family(Family::System);
         system.append_to(&mut batch, family);
         records(&fresh).append_to(&mut batch, family);
         self.database().db().write_opt(batch, &durable())?;

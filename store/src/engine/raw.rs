@@ -39,12 +39,7 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(crate) fn open(
-        path: &Path,
-        db_options: &Options,
-        options: &EngineOptions,
-        cache: &Cache,
-    ) -> Result<Self, EngineError> {
+    pub(crate) fn open(path: &Path, db_options: &Options, options: &EngineOptions, cache: &Cache) -> Result<Self, EngineError> {
         let db = DB::open_cf_descriptors(db_options, path, families::descriptors(options, cache))?;
         let mut handles = [Handle(ptr::null_mut()); Family::ALL.len()];
         for (handle, family) in handles.iter_mut().zip(Family::ALL) {
@@ -77,13 +72,7 @@ impl Database {
             let options = ffi::rocksdb_flushoptions_create();
             ffi::rocksdb_flushoptions_set_wait(options, 1);
             ffi::rocksdb_flushoptions_set_allow_write_stall(options, u8::from(allow_stall));
-            ffi::rocksdb_flush_cfs(
-                self.db.as_raw_ptr(),
-                options,
-                handles.as_mut_ptr(),
-                handles.len() as i32,
-                &raw mut error,
-            );
+            ffi::rocksdb_flush_cfs(self.db.as_raw_ptr(), options, handles.as_mut_ptr(), handles.len() as i32, &raw mut error);
             ffi::rocksdb_flushoptions_destroy(options);
             if error.is_null() {
                 return Ok(());

@@ -65,10 +65,8 @@ impl<'a> Opened<'a> {
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], EngineError> {
-        let (head, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or_else(|| EngineError::Damaged(format!("{} lacks a field", self.what)))?;
+        let (head, rest) =
+            self.rest.split_first_chunk::<N>().ok_or_else(|| EngineError::Damaged(format!("{} lacks a field", self.what)))?;
         self.rest = rest;
         Ok(*head)
     }

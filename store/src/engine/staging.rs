@@ -72,10 +72,7 @@ impl Engine {
     }
 
     /// Writes records into staged generations, in one batch, through the write-ahead log in every mode. Not yet durable.
-    pub fn put_staged<'a>(
-        &self,
-        records: impl IntoIterator<Item = (Generation, RawRecord<'a>)>,
-    ) -> Result<(), EngineError> {
+    pub fn put_staged<'a>(&self, records: impl IntoIterator<Item = (Generation, RawRecord<'a>)>) -> Result<(), EngineError> {
         let (mut batch, mut stored) = (WriteBatch::default(), Vec::new());
         for (generation, record) in records {
             debug_assert_ne!(generation, self.live(record.slot), "a migration writes only where nobody can see it");

@@ -178,8 +178,7 @@ impl Shared {
             if std::mem::take(&mut wanted.now) {
                 return false;
             }
-            let (next, pause) =
-                self.wake.wait_timeout(wanted, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner);
+            let (next, pause) = self.wake.wait_timeout(wanted, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner);
             wanted = next;
             let every_second = self.policy.load(Ordering::Relaxed) == SyncPolicy::EverySecond as u8;
             if pause.timed_out() && every_second && !wanted.stop {

@@ -35,6 +35,9 @@ pub enum SystemKind {
     MigrationCounter = b'K',
 }
 
+/// Keys without their kind byte, and values.
+pub type SystemRecords = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Writes of system records, applied together or not at all.
 #[derive(Default)]
 pub struct SystemBatch(Vec<(Vec<u8>, Option<Vec<u8>>)>);
@@ -56,11 +59,11 @@ impl SystemBatch {
     }
 
     /// Adds its writes to a batch of the whole database.
-    pub(super) fn append_to(self, batch: &mut WriteBatch, family: &Handle) {
+    pub(super) fn append_to(self, batch: &mut WriteBatch, family: Handle) {
         for (key, value) in self.0 {
             match value {
-                Some(value) => batch.put_cf(family, key, value),
-                None => batch.delete_cf(family, key),
+                Some(value) => batch.put_cf(&family, key, value),
+                None => batch.delete_cf(&family, key),
             }
         }
     }
@@ -92,8 +95,8 @@ pub(super) fn durable() -> WriteOptions {
     options
 }
 
-/// Every record of a kind: key without the kind byte, and value.
-pub(super) fn read_all(database: &Database, kind: SystemKind) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EngineError> {
+/// Every record of a kind.
+pub(super) fn read_all(database: &Database, kind: SystemKind) -> Result<SystemRecords, EngineError> {
     let mut found = Vec::new();
     let mut iterator = database.db().raw_iterator_cf(database.family(Family::System));
     iterator.seek([kind as u8]);
@@ -116,13 +119,13 @@ pub(super) fn read_one(database: &Database, kind: SystemKind, key: &[u8]) -> Res
 /// Writes records durably.
 pub(super) fn write(database: &Database, records: SystemBatch) -> Result<(), EngineError> {
     let mut batch = WriteBatch::default();
-    records.append_to(&mut batch, database.family(Family::System));
+    records.append_to(&mut batch, *database.family(Family::System));
     Ok(database.db().write_opt(batch, &durable())?)
 }
 
 impl Engine {
-    /// Every system record of a kind: key without the kind byte, and value.
-    pub fn system_records(&self, kind: SystemKind) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EngineError> {
+    /// Every system record of a kind.
+    pub fn system_records(&self, kind: SystemKind) -> Result<SystemRecords, EngineError> {
         read_all(self.database(), kind)
     }
 

@@ -5,12 +5,7 @@ use std::sync::MutexGuard;
 use rocksdb::{DBPinnableSlice, WriteBatch, WriteOptions};
 use sluice_topology::Slot;
 
-use super::{
-    EngineError, Record,
-    database::Engine,
-    families::Family,
-    layout::encode_key,
-};
+use super::{EngineError, Record, database::Engine, families::Family, layout::encode_key};
 
 /// A key's record as it was read, without a copy of its bytes.
 pub struct Stored<'a>(DBPinnableSlice<'a>);

@@ -1,6 +1,6 @@
 //! The target's side: stage, fill, prepare, make live or give up.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use sluice_topology::{ClusterId, JobId, NodeId, Slot, SlotEpoch, SlotRanges, merge::SlotRow};
@@ -79,12 +79,11 @@ impl Migrations {
             this.check_claim(&request)?;
             let id = (request.source, request.attempt);
             let slots = request.slots.iter().map(|claim| claim.slot);
-            let mut unit = TargetUnit { step: ImportStep::Staged, job: request.job, slots: Default::default() };
+            let mut unit = TargetUnit { step: ImportStep::Staged, job: request.job, slots: BTreeMap::new() };
             this.engine.stage(slots, |generations| {
                 let claims = request.slots.iter();
-                unit.slots = claims
-                    .filter_map(|claim| Some((claim.slot, (*generations.get(&claim.slot)?, claim.epoch))))
-                    .collect();
+                unit.slots =
+                    claims.filter_map(|claim| Some((claim.slot, (*generations.get(&claim.slot)?, claim.epoch)))).collect();
                 let mut batch = SystemBatch::new();
                 Journal::put_target(&mut batch, id, &unit);
                 batch
@@ -176,7 +175,9 @@ impl Migrations {
             }
             let (have, sum) = (import.records, import.digest.clone().finalize());
             if (have, sum) != (records, digest) {
-                return Err(MigrationError::Wire(format!("{records} records were sent and {have} came, or their digests differ")));
+                return Err(MigrationError::Wire(format!(
+                    "{records} records were sent and {have} came, or their digests differ"
+                )));
             }
             this.engine.sync_log()?;
             let prepared = TargetUnit { step: ImportStep::Prepared, ..import.unit.clone() };

@@ -115,15 +115,11 @@ impl Migrations {
     }
 
     /// From BEGIN to COMMITTED. Writes of the unit wait from the moment it is staged.
-    async fn try_switch(
-        self: &Arc<Self>,
-        job: &Job,
-        attempt: u64,
-        unit: &SourceUnit,
-    ) -> Result<(u64, u64), MigrationError> {
-        let node = self.cluster.node(unit.target).ok_or_else(|| {
-            MigrationError::Refused(format!("node {} has left the topology", unit.target))
-        })?;
+    async fn try_switch(self: &Arc<Self>, job: &Job, attempt: u64, unit: &SourceUnit) -> Result<(u64, u64), MigrationError> {
+        let node = self
+            .cluster
+            .node(unit.target)
+            .ok_or_else(|| MigrationError::Refused(format!("node {} has left the topology", unit.target)))?;
         let mut target = self.cluster.dial(&node).await?;
         let me = self.cluster.me();
         let number = attempt.to_string();
@@ -145,9 +141,8 @@ impl Migrations {
         let copied = self.copy(&mut target, &name, &number, &unit.ranges(), deadline).await?;
         job.step("preparing");
         let (records, digest) = (copied.records.to_string(), copied.digest.to_string());
-        let prepare: [&[u8]; 7] = [
-            b"CLUSTERX", b"IMPORT", b"PREPARE", name.as_bytes(), number.as_bytes(), records.as_bytes(), digest.as_bytes(),
-        ];
+        let prepare: [&[u8]; 7] =
+            [b"CLUSTERX", b"IMPORT", b"PREPARE", name.as_bytes(), number.as_bytes(), records.as_bytes(), digest.as_bytes()];
         target.call(&prepare).await?;
         if job.cancelled() {
             return Err(MigrationError::Cancelled);
@@ -208,7 +203,14 @@ impl Migrations {
             self.in_time(deadline)?;
             let (place, sum) = (sequence.to_string(), crc32fast::hash(&batch.bytes).to_string());
             let data: [&[u8]; 8] = [
-                b"CLUSTERX", b"IMPORT", b"DATA", name.as_bytes(), number.as_bytes(), place.as_bytes(), sum.as_bytes(), &batch.bytes,
+                b"CLUSTERX",
+                b"IMPORT",
+                b"DATA",
+                name.as_bytes(),
+                number.as_bytes(),
+                place.as_bytes(),
+                sum.as_bytes(),
+                &batch.bytes,
             ];
             target.call(&data).await?;
             digest.update(&batch.bytes);

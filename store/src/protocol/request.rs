@@ -135,7 +135,9 @@ impl RequestReader {
                     match self.buffer.get(self.position) {
                         None => return Ok(None),
                         Some(b'$') => {}
-                        Some(other) => return Err(ProtocolError::ExpectedBulk(char::from(*other).escape_default().next().unwrap_or('?'))),
+                        Some(other) => {
+                            return Err(ProtocolError::ExpectedBulk(char::from(*other).escape_default().next().unwrap_or('?')));
+                        }
                     }
                     let Some(length) = self.header(ProtocolError::BulkLength)? else { return Ok(None) };
                     let length = usize::try_from(length).map_err(|_| ProtocolError::BulkLength)?;

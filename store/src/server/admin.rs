@@ -97,7 +97,9 @@ fn readiness(node: &Slot) -> (StatusCode, &'static str) {
     match node.get() {
         None => (StatusCode::SERVICE_UNAVAILABLE, "opening the data\n"),
         Some(node) if node.ready() => (StatusCode::OK, "ok\n"),
-        Some(node) if node.cluster.known().cluster_id.is_none() => (StatusCode::SERVICE_UNAVAILABLE, "waiting for the topology\n"),
+        Some(node) if node.cluster.known().cluster_id.is_none() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "waiting for the topology\n")
+        }
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "asking the peers, or shutting down\n"),
     }
 }

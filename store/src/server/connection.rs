@@ -30,7 +30,7 @@ const READ_MAX: usize = 4 << 20;
 /// Requests of one connection before others of the thread have a turn.
 const TURN: u32 = 256;
 /// For a client to take its replies.
-const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+const SEND_TIMEOUT: Duration = Duration::from_mins(1);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -68,7 +68,8 @@ impl Connection {
         let limits = RequestLimits {
             args_max: settings.request_args_max as usize,
             bulk_len_max: settings.proto_max_bulk_len.0 as usize + frame,
-            request_len_max: (settings.client_query_buffer_limit.0 as usize).max(settings.proto_max_bulk_len.0 as usize + 2 * frame),
+            request_len_max: (settings.client_query_buffer_limit.0 as usize)
+                .max(settings.proto_max_bulk_len.0 as usize + 2 * frame),
         };
         let session = Session::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), plane, password.is_empty());
         Self { stream, node, session, reader: RequestReader::new(), out: BytesMut::new(), limits }

@@ -73,7 +73,12 @@ async fn live(settings: Settings, data: &Runtime) -> anyhow::Result<()> {
     for listener in listeners {
         data.spawn(data::accept(listener, node.clone()));
     }
-    tracing::info!(port = node.settings.port, admin_port = node.settings.admin_port, cluster = node.cluster.enabled(), "ready to accept connections");
+    tracing::info!(
+        port = node.settings.port,
+        admin_port = node.settings.admin_port,
+        cluster = node.cluster.enabled(),
+        "ready to accept connections"
+    );
     tokio::select! {
         () = ends.next() => {}
         error = engine.sync_failed() => return Err(error.into()),

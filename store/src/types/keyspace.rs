@@ -137,12 +137,7 @@ impl<'e> Keyspace<'e> {
     }
 
     /// Sets when a key expires; a time that has passed deletes it. One point read, one write.
-    pub fn expire_at(
-        &self,
-        key: &[u8],
-        at_ms: i64,
-        condition: ExpireCondition,
-    ) -> Result<(bool, Option<Written>), TypeError> {
+    pub fn expire_at(&self, key: &[u8], at_ms: i64, condition: ExpireCondition) -> Result<(bool, Option<Written>), TypeError> {
         self.change(key, |record| {
             let Some(record) = record else { return Ok((Change::Keep, false)) };
             let current = record.expires_at_ms.map_or(i64::MAX, |at| i64::try_from(at).unwrap_or(i64::MAX));
@@ -165,9 +160,7 @@ impl<'e> Keyspace<'e> {
     /// Lets a key live for ever; false when it does already or is not there. One point read, one write.
     pub fn persist(&self, key: &[u8]) -> Result<(bool, Option<Written>), TypeError> {
         self.change(key, |record| match record {
-            Some(record) if record.expires_at_ms.is_some() => {
-                Ok((Change::String(Cow::Owned(record.value.to_vec()), None), true))
-            }
+            Some(record) if record.expires_at_ms.is_some() => Ok((Change::String(Cow::Owned(record.value.to_vec()), None), true)),
             _ => Ok((Change::Keep, false)),
         })
     }

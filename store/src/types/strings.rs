@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use sluice_topology::Slot;
 
-use super::keyspace::{Change, Keyspace, TypeError};
+use super::{
+    keyspace::{Change, Keyspace, TypeError},
+    long_double,
+};
 use crate::engine::{KeyWrite, Record, Written};
 
 /// When SET applies.
@@ -125,15 +128,16 @@ impl Keyspace<'_> {
         })
     }
 
-    /// INCRBYFLOAT: the new value, as it is stored. Computed in 64-bit floating point.
-    pub fn increment_float(&self, key: &[u8], by: f64) -> Result<(String, Option<Written>), TypeError> {
+    /// INCRBYFLOAT: the new value, as it is stored. Computed in Redis' 80-bit floating point, outside its everyday range in 64 bits.
+    pub fn increment_float(&self, key: &[u8], by: &[u8]) -> Result<(String, Option<Written>), TypeError> {
+        let added = parse_float(by)?;
         self.change(key, |record| {
-            let current = record.map_or(Ok(0.0), |record| parse_float(record.value))?;
-            let sum = current + by;
+            let current = record.map_or(&b"0"[..], |record| record.value);
+            let sum = parse_float(current)? + added;
             if !sum.is_finite() {
                 return Err(TypeError::NotFinite);
             }
-            let text = sum.to_string();
+            let text = long_double::add(current, by).unwrap_or_else(|| sum.to_string());
             let expires_at_ms = record.and_then(|record| record.expires_at_ms);
             Ok((Change::String(Cow::Owned(text.clone().into_bytes()), expires_at_ms), text))
         })
@@ -153,7 +157,7 @@ pub(crate) fn parse_integer(text: &[u8]) -> Result<i64, TypeError> {
 }
 
 /// A number that is not NaN.
-pub(crate) fn parse_float(text: &[u8]) -> Result<f64, TypeError> {
+fn parse_float(text: &[u8]) -> Result<f64, TypeError> {
     let text = std::str::from_utf8(text).map_err(|_| TypeError::NotFloat)?;
     let blank = text.is_empty() || text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace);
     let number: f64 = text.parse().map_err(|_| TypeError::NotFloat)?;

@@ -21,7 +21,8 @@ pub struct NodesTextError {
 pub fn nodes_text(me: NodeId, nodes: &[NodeEntry], slots: &[SlotEntry]) -> String {
     let mut text = String::new();
     for node in nodes {
-        let owned: SlotRanges = slots.iter().filter(|entry| entry.owner == node.id).flat_map(|entry| entry.slots.iter()).collect();
+        let owned: SlotRanges =
+            slots.iter().filter(|entry| entry.owner == node.id).flat_map(|entry| entry.slots.iter()).collect();
         let epoch = slots.iter().filter(|entry| entry.owner == node.id).map(|entry| entry.epoch.0).max().unwrap_or(0);
         let flags = if node.id == me { "myself,master" } else { "master" };
         let bus = u32::from(node.port) + 10_000;

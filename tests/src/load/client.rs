@@ -15,6 +15,8 @@ pub async fn connect(nodes: &[String], password: Option<&str>) -> anyhow::Result
     let urls = nodes.iter().map(|node| format!("redis://{node}"));
     let mut builder = ClusterClientBuilder::new(urls)
         .retries(1000)
+        // Between 10 and 500 ms each time: with a growing base, the client's arithmetic overflows at the 62nd retry.
+        .retry_wait_formula(500, 1)
         .min_retry_wait(10)
         .max_retry_wait(500)
         .connection_timeout(Duration::from_secs(2))

@@ -40,7 +40,10 @@ impl LocalCluster {
 
     /// A node that is running.
     pub fn node(&self, number: usize) -> &StoreProcess {
-        self.nodes[number].as_ref().expect("the test has killed this node")
+        match &self.nodes[number] {
+            Some(node) => node,
+            None => panic!("the test has killed node {number}"),
+        }
     }
 
     /// The id of a node.
@@ -109,20 +112,42 @@ impl LocalCluster {
         find().await
     }
 
-    /// Checks that every slot has exactly one owner that says so of itself, and none is fenced; waits until that is so.
+    /// Waits until every slot has exactly one owner that says so of itself, and none is fenced. At no time may two nodes serve a slot.
     pub async fn settled(&self) -> anyhow::Result<()> {
         wait_for("one owner for every slot", || async {
+            let (before, after) = (self.all().await?, self.all().await?);
+            assert_exclusive(&before, &after);
+            ensure!(after.iter().all(|status| status.fenced.is_empty()), "slots are fenced");
             let mut owners = vec![0u32; Slot::all().len()];
-            for number in 0..self.nodes.len() {
-                let status = self.status(number).await?;
-                ensure!(status.fenced.is_empty(), "node {number} has fenced slots {}", status.fenced);
-                status.owned().iter().for_each(|slot| owners[slot.index()] += 1);
-            }
-            let twice = owners.iter().filter(|count| **count > 1).count();
-            assert_eq!(twice, 0, "slots with two owners");
-            ensure!(owners.iter().all(|count| *count == 1), "a slot has no owner");
+            after.iter().for_each(|status| status.owned().iter().for_each(|slot| owners[slot.index()] += 1));
+            ensure!(owners.iter().all(|count| *count == 1), "a slot has no owner, or is being switched");
             Ok(true)
         })
         .await
+    }
+
+    async fn all(&self) -> anyhow::Result<Vec<NodeStatus>> {
+        let mut all = Vec::new();
+        for number in 0..self.nodes.len() {
+            all.push(self.status(number).await?);
+        }
+        Ok(all)
+    }
+}
+
+/// A node that served a slot at one epoch both before and after another was asked served it at that moment, too.
+fn assert_exclusive(before: &[NodeStatus], after: &[NodeStatus]) {
+    let serves = |status: &NodeStatus, slot: Slot| {
+        let entry = status.slots.iter().find(|entry| entry.owner == status.node_id && entry.slots.contains(slot));
+        entry.filter(|_| !status.fenced.contains(slot)).map(|entry| entry.epoch)
+    };
+    for (earlier, first) in before.iter().enumerate() {
+        for (later, second) in before.iter().enumerate().skip(earlier + 1) {
+            for slot in first.owned().intersection(&second.owned()).iter() {
+                let epoch = serves(first, slot);
+                let twice = epoch.is_some() && serves(&after[earlier], slot) == epoch && serves(second, slot).is_some();
+                assert!(!twice, "slot {slot} is served by nodes {earlier} and {later} at once");
+            }
+        }
     }
 }

@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail, ensure};
 use sluice_topology::admin::{AdminClient, AdminTimeouts};
 
 /// For a store to open its data, serve, or end. Generous: the machine may be busy; no test measures it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Password of the admin planes of test nodes.
 const ADMIN_PASSWORD: &str = "between-nodes";
 
@@ -41,6 +41,10 @@ impl Setup {
     /// The command that starts it.
     pub fn command(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(binary()?);
+        // The tests' own settings are not the store's.
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLUICE_")).for_each(|(name, _)| {
+            command.env_remove(name);
+        });
         command.arg("--dir").arg(&self.directory).args(["--port", &self.port.to_string()]);
         command.args(["--admin-port", &self.admin_port.to_string(), "--admin-password", ADMIN_PASSWORD]);
         command.args(["--bind", "127.0.0.1", "--admin-bind", "127.0.0.1"]);
@@ -180,7 +184,10 @@ impl Drop for StoreProcess {
 }
 
 /// Waits until the condition holds; says what it waited for when it never does.
-pub async fn wait_for<F: Future<Output = anyhow::Result<bool>>>(what: &str, mut condition: impl FnMut() -> F) -> anyhow::Result<()> {
+pub async fn wait_for<F: Future<Output = anyhow::Result<bool>>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let outcome = condition().await;

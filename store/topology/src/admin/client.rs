@@ -177,9 +177,7 @@ impl AdminClient {
             Err(_) => return Err(self.no_answer(words, format!("no answer within {} ms", self.answer.as_millis()))),
         };
         match reply {
-            Reply::Error(message) => {
-                Err(AdminError::Refused { endpoint: self.endpoint.clone(), command: name(words), message })
-            }
+            Reply::Error(message) => Err(AdminError::Refused { endpoint: self.endpoint.clone(), command: name(words), message }),
             reply => Ok(reply),
         }
     }
