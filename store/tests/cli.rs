@@ -36,3 +36,14 @@ fn a_wrong_key_is_refused_with_the_nearest_one() {
     let (success, _, error) = store(&["--max-client", "5"]);
     assert!(!success && error.contains("the nearest is `maxclients`"), "{error}");
 }
+
+#[test]
+fn the_documentation_lists_the_settings_as_they_are() {
+    let (_, printed, _) = store(&["--settings"]);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let page = std::fs::read_to_string(path).expect("docs/configuration.md");
+    assert!(
+        page.contains(printed.trim()),
+        "docs/configuration.md differs from `sluice-store --settings`: paste its output there"
+    );
+}
