@@ -49,6 +49,20 @@ async fn garbage_is_refused_by_name() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reply_past_its_limit_is_an_error_and_no_memory() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[("client-output-buffer-limit", "1mb")])?.start().await?;
+    let mut client = store.client().await?;
+    redis::cmd("SET").arg("big").arg(vec![b'x'; 600_000]).query_async::<()>(&mut client).await?;
+    let refused = redis::cmd("MGET").arg(&["big", "big"]).query_async::<Vec<Vec<u8>>>(&mut client).await;
+    let error = refused.expect_err("it has to be refused").to_string();
+    ensure!(error.contains("client-output-buffer-limit"), "{error}");
+    let whole: Vec<u8> = redis::cmd("GET").arg("big").query_async(&mut client).await?;
+    ensure!(whole.len() == 600_000);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_the_password_nothing_but_auth_is_done() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
     let store = Setup::new(root.path().join("data"), &[("requirepass", "secret")])?.start().await?;

@@ -1,5 +1,8 @@
 //! What real clients expect: the replies of a real redis-server, real client libraries, and refusals that close nobody else's door.
 
+#![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
+
 mod clients;
 mod differential;
 mod hostile;
+mod kvrocks;

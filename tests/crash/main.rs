@@ -1,5 +1,7 @@
 //! kill -9, SIGTERM, flush receipts: what was acknowledged comes back as promised.
 
+#![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
+
 mod durability;
 mod flushing;
 mod starting;

@@ -1,6 +1,10 @@
 //! From a request to its reply: look it up, check it, route it by its slot, execute it.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+};
 
 use sluice_topology::Slot;
 
@@ -59,13 +63,26 @@ pub enum Step {
 pub fn run(node: &Arc<Node>, session: &mut Session, request: &Request, reply: &mut ReplyWriter<'_>) -> Step {
     let mark = reply.mark();
     match try_run(node, session, request, reply) {
-        Ok(step) => step,
+        Ok(step) => {
+            check_length(node, reply, mark);
+            step
+        }
         Err(error) => {
             reply.rewind(mark);
             reply.error(&error.to_string());
-            node.stats.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            node.stats.errors.fetch_add(1, Ordering::Relaxed);
             Step::Done
         }
+    }
+}
+
+/// Puts an error in the place of a reply that did not fit.
+pub fn check_length(node: &Node, reply: &mut ReplyWriter<'_>, mark: usize) {
+    if reply.overflowed() {
+        let limit = node.settings.client_output_buffer_limit.0;
+        reply.rewind(mark);
+        reply.error(&format!("ERR the reply is longer than {limit} bytes (client-output-buffer-limit): ask for less at once"));
+        node.stats.errors.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -80,7 +80,7 @@ settings! {
     proto_max_bulk_len: Bytes = Bytes(512 << 20), "proto-max-bulk-len", "Longest argument of a request, in bytes.";
     request_args_max: u32 = 1 << 20, "request-args-max", "Most arguments of a request.";
     client_query_buffer_limit: Bytes = Bytes(1 << 30), "client-query-buffer-limit", "Longest request in all, in bytes.";
-    client_output_buffer_limit: Bytes = Bytes(256 << 20), "client-output-buffer-limit", "Reply bytes a client may leave unread before it is disconnected.";
+    client_output_buffer_limit: Bytes = Bytes(256 << 20), "client-output-buffer-limit", "Longest reply, in bytes. A client that does not take its replies within a minute is disconnected.";
     park_timeout_ms: u64 = 15_000, "park-timeout-ms", "Milliseconds a command waits for a slot that is being switched, before TRYAGAIN.";
     migrate_unit_slots: u32 = 64, "migrate-unit-slots", "Most slots switched together.";
     migrate_batch_size: Bytes = Bytes(1 << 20), "migrate-batch-size", "Bytes of one batch of a migration.";

@@ -20,12 +20,19 @@ pub enum Version {
 pub struct ReplyWriter<'a> {
     out: &'a mut BytesMut,
     version: Version,
+    len_max: usize,
+    overflowed: bool,
 }
 
 impl<'a> ReplyWriter<'a> {
-    /// A writer into that buffer.
-    pub fn new(out: &'a mut BytesMut, version: Version) -> Self {
-        Self { out, version }
+    /// A writer into that buffer, which it lets grow to `len_max` bytes and not beyond.
+    pub fn new(out: &'a mut BytesMut, version: Version, len_max: usize) -> Self {
+        Self { out, version, len_max, overflowed: false }
+    }
+
+    /// Whether something was left out because the buffer was full.
+    pub fn overflowed(&self) -> bool {
+        self.overflowed
     }
 
     /// The version replies are written in.
@@ -46,6 +53,7 @@ impl<'a> ReplyWriter<'a> {
     /// Takes back what was written since that mark.
     pub fn rewind(&mut self, mark: usize) {
         self.out.truncate(mark);
+        self.overflowed = false;
     }
 
     /// `+OK`
@@ -74,8 +82,12 @@ impl<'a> ReplyWriter<'a> {
         self.integer(i64::try_from(value).unwrap_or(i64::MAX));
     }
 
-    /// A bulk string.
+    /// A bulk string. The only kind of reply that can be large; it is what the limit is checked at.
     pub fn bulk(&mut self, value: &[u8]) {
+        if self.overflowed || self.out.len() + value.len() > self.len_max {
+            self.overflowed = true;
+            return;
+        }
         self.resp2(&resp2::types::BorrowedFrame::BulkString(value));
     }
 
@@ -145,7 +157,7 @@ mod tests {
 
     fn written(version: Version, write: impl FnOnce(&mut ReplyWriter<'_>)) -> String {
         let mut out = BytesMut::new();
-        write(&mut ReplyWriter::new(&mut out, version));
+        write(&mut ReplyWriter::new(&mut out, version, 1 << 20));
         String::from_utf8(out.to_vec()).unwrap()
     }
 
@@ -161,6 +173,14 @@ mod tests {
         };
         assert_eq!(written(Version::Resp2, all), "*2\r\n$1\r\nk\r\n$-1\r\n:-3\r\n-ERR a  b\r\n$1\r\nt\r\n");
         assert_eq!(written(Version::Resp3, all), "%1\r\n$1\r\nk\r\n_\r\n:-3\r\n-ERR a  b\r\n=5\r\ntxt:t\r\n");
+    }
+
+    #[test]
+    fn a_reply_never_grows_past_its_limit() {
+        let mut out = BytesMut::new();
+        let mut reply = ReplyWriter::new(&mut out, Version::Resp2, 100);
+        (0..50).for_each(|_| reply.bulk(&[b'x'; 30]));
+        assert!(reply.overflowed() && reply.mark() < 150);
     }
 
     #[test]

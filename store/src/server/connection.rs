@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    commands::{Plane, Session, Step, run},
+    commands::{Plane, Session, Step, check_length, run},
     engine::SyncPolicy,
     node::Node,
     protocol::{ReplyWriter, Request, RequestLimits, RequestReader},
@@ -41,6 +41,7 @@ pub(super) struct Connection {
     session: Session,
     reader: RequestReader,
     out: BytesMut,
+    out_len_max: usize,
     limits: RequestLimits,
 }
 
@@ -71,8 +72,9 @@ impl Connection {
             request_len_max: (settings.client_query_buffer_limit.0 as usize)
                 .max(settings.proto_max_bulk_len.0 as usize + 2 * frame),
         };
+        let out_len_max = settings.client_output_buffer_limit.0 as usize;
         let session = Session::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), plane, password.is_empty());
-        Self { stream, node, session, reader: RequestReader::new(), out: BytesMut::new(), limits }
+        Self { stream, node, session, reader: RequestReader::new(), out: BytesMut::new(), out_len_max, limits }
     }
 
     /// Serves until the client goes.
@@ -117,7 +119,7 @@ impl Connection {
                 Ok(Some(request)) => self.answer(request).await?,
                 Ok(None) => break,
                 Err(error) => {
-                    ReplyWriter::new(&mut self.out, self.session.version).error(&format!("ERR {error}"));
+                    self.reply().error(&format!("ERR {error}"));
                     self.session.closing = true;
                 }
             }
@@ -143,7 +145,7 @@ impl Connection {
     }
 
     fn run(&mut self, request: &Request) -> Step {
-        let mut reply = ReplyWriter::new(&mut self.out, self.session.version);
+        let mut reply = ReplyWriter::new(&mut self.out, self.session.version, self.out_len_max);
         run(&self.node, &mut self.session, request, &mut reply)
     }
 
@@ -164,7 +166,7 @@ impl Connection {
             }
             if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
                 let text = format!("TRYAGAIN the slot is being moved and was not free within {} ms", limit.as_millis());
-                ReplyWriter::new(&mut self.out, self.session.version).error(&text);
+                self.reply().error(&text);
                 return Ok(());
             }
         }
@@ -174,15 +176,24 @@ impl Connection {
         // What was answered before does not wait for this one.
         self.send().await?;
         let outcome = later.await;
-        let mut reply = ReplyWriter::new(&mut self.out, self.session.version);
+        let node = self.node.clone();
+        let mut reply = self.reply();
         match outcome {
-            Ok(write) => write(&mut reply),
+            Ok(write) => {
+                let mark = reply.mark();
+                write(&mut reply);
+                check_length(&node, &mut reply, mark);
+            }
             Err(error) => {
-                self.node.stats.errors.fetch_add(1, Ordering::Relaxed);
+                node.stats.errors.fetch_add(1, Ordering::Relaxed);
                 reply.error(&error.to_string());
             }
         }
         Ok(())
+    }
+
+    fn reply(&mut self) -> ReplyWriter<'_> {
+        ReplyWriter::new(&mut self.out, self.session.version, self.out_len_max)
     }
 
     /// Sends the replies, once the writes they acknowledge are as durable as the sync policy promises.
