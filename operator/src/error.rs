@@ -65,6 +65,11 @@ impl Error {
         move |source| Self::Api { what, source: Box::new(source) }
     }
 
+    /// Whether trying again is all there is to do: somebody else was faster, or leads.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::NotLeader | Self::Superseded { .. }) || self.is_status(409)
+    }
+
     /// Whether the API refused because the namespace is going: everything in it goes with it, and nothing is left to do.
     pub fn is_namespace_going(&self) -> bool {
         matches!(self, Self::Api { source, .. } if is_status(source, 403) && brief(source).contains("is being terminated"))

@@ -55,7 +55,7 @@ struct RunArguments {
     #[arg(long, env = "POD_NAMESPACE")]
     lease_namespace: Option<String>,
     /// Reconciles of a kind at once.
-    #[arg(long, env = "SLUICE_CONCURRENCY", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, env = "SLUICE_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
     /// Address of /livez, /readyz and /metrics.
     #[arg(long, alias = "bind", env = "SLUICE_LISTEN", default_value = "0.0.0.0:8080")]

@@ -11,9 +11,9 @@ mod status;
 mod topology;
 mod validate;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::{api::apps::v1::StatefulSet, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
     Api, Resource as _, ResourceExt as _, core::DeserializeGuard, runtime::controller::Action, runtime::events::EventType,
 };
@@ -104,13 +104,14 @@ async fn one_pass(ctx: &Context, cluster: SluiceCluster) -> Result<Action, Error
     let before = cluster.status.clone();
     let uid = cluster.uid().unwrap_or_default();
     let owner = cluster.controller_owner_ref(&()).ok_or_else(|| Error::Unexpected("a SluiceCluster without uid".into()))?;
-    let Observation { mut facts, admin_password } = Box::pin(observe(ctx, cluster)).await?;
+    let Observation { mut facts, admin_password, stateful_sets } = Box::pin(observe(ctx, cluster)).await?;
     if let Err(message) = validate::validate(&facts) {
         let refused = status::refused(&facts.cluster, "InvalidSpec", &message, &status::now());
         status::write(ctx, &facts.names, before.as_ref(), &refused).await?;
         return Ok(Action::requeue(STEADY_INTERVAL));
     }
-    match steps(ctx, &uid, &owner, &mut facts, before.as_ref(), admin_password).await {
+    let live = Live { admin_password, stateful_sets };
+    match Box::pin(steps(ctx, &uid, &owner, &mut facts, before.as_ref(), live)).await {
         Ok(action) => Ok(action),
         Err(error) if error.is_namespace_going() => {
             info!(%error, "left alone");
@@ -118,7 +119,7 @@ async fn one_pass(ctx: &Context, cluster: SluiceCluster) -> Result<Action, Error
         }
         Err(error) => {
             // What went wrong is shown; the status of the last good pass stays otherwise.
-            if !matches!(error, Error::NotLeader) {
+            if !error.is_passing() {
                 let shown = status::refused(&facts.cluster, "ReconcileFailed", &error.to_string(), &status::now());
                 status::write(ctx, &facts.names, before.as_ref(), &shown).await?;
             }
@@ -127,13 +128,19 @@ async fn one_pass(ctx: &Context, cluster: SluiceCluster) -> Result<Action, Error
     }
 }
 
+/// What was read and is no plain fact.
+struct Live {
+    admin_password: Option<String>,
+    stateful_sets: BTreeMap<String, StatefulSet>,
+}
+
 async fn steps(
     ctx: &Context,
     uid: &str,
     owner: &OwnerReference,
     facts: &mut Facts,
     before: Option<&SluiceClusterStatus>,
-    admin_password: Option<String>,
+    live: Live,
 ) -> Result<Action, Error> {
     let mut id = [0u8; ClusterId::LEN];
     getrandom::fill(&mut id)?;
@@ -149,8 +156,8 @@ async fn steps(
     let inputs =
         build::Inputs { names: &names, spec: &spec, owner: owner.clone(), default_image: &ctx.store_image, shards: &shards };
     let objects = build::build(&inputs);
-    let password = apply::admin_password(ctx, facts, &inputs, admin_password).await?;
-    apply::apply(ctx, uid, &objects).await?;
+    let password = apply::admin_password(ctx, facts, &inputs, live.admin_password).await?;
+    apply::apply(ctx, uid, &objects, live.stateful_sets).await?;
     let mut problems: Vec<(String, String)> = Vec::new();
     if let Some(refused) = apply::grow_volumes(ctx, facts).await?.first() {
         problems.push(("VolumeResizeRefused".into(), format!("the storage class does not let a volume grow: {refused}")));

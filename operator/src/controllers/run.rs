@@ -90,7 +90,7 @@ async fn clusters(ctx: Arc<Context>, namespace: Option<&str>, concurrency: u16, 
     let client = ctx.client.clone();
     let labelled = || watcher::Config::default().labels(CLUSTER_LABEL);
     // Migrations that end are a reason to look at their cluster; people's own have no label, so all of them are watched.
-    let migrations = api::<Meta<SlotMigration>>(&client, namespace);
+    let migrations = api::<Guarded<SlotMigration>>(&client, namespace);
     let controller = Controller::new(api::<Guarded<SluiceCluster>>(&client, namespace), watcher::Config::default())
         .with_config(Config::default().concurrency(concurrency))
         .watches(api::<Meta<StatefulSet>>(&client, namespace), labelled(), to_cluster)
@@ -100,8 +100,11 @@ async fn clusters(ctx: Arc<Context>, namespace: Option<&str>, concurrency: u16, 
         .watches(api::<Meta<Secret>>(&client, namespace), labelled(), to_cluster)
         .watches(api::<Meta<PodDisruptionBudget>>(&client, namespace), labelled(), to_cluster)
         .watches(migrations, watcher::Config::default(), |migration| {
-            let owner = migration.metadata.owner_references.as_ref()?.iter().find(|owner| owner.kind == "SluiceCluster")?;
-            Some(ObjectRef::<Guarded<SluiceCluster>>::new(&owner.name).within(migration.metadata.namespace.as_ref()?))
+            let migration = migration.0.ok()?;
+            Some(
+                ObjectRef::<Guarded<SluiceCluster>>::new(&migration.spec.cluster_ref.name)
+                    .within(migration.metadata.namespace.as_ref()?),
+            )
         })
         .graceful_shutdown_on(wait_for(stop));
     controller

@@ -184,6 +184,9 @@ async fn surroundings(ctx: &Context, migration: &SlotMigration) -> Result<Result
     let Some(cluster) = clusters.get_opt(name).await.map_err(Error::api(format!("reading SluiceCluster {name}")))? else {
         return Ok(Err(format!("there is no SluiceCluster {name}")));
     };
+    if cluster.metadata.deletion_timestamp.is_some() {
+        return Ok(Err(format!("SluiceCluster {name} is being deleted")));
+    }
     let names = Names::of(&cluster);
     let maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &namespace);
     let map = maps.get_opt(&names.topology()).await.map_err(Error::api("reading the topology"))?;

@@ -217,3 +217,32 @@ async fn a_migration_made_by_hand_runs_pauses_and_cancels() {
     assert_eq!(get("cancelled")["status"]["state"], "Cancelled");
     assert_eq!(world.owned()[&1], 8192 + 110, "slots already moved stay");
 }
+
+#[tokio::test]
+async fn a_migration_goes_with_its_cluster_and_a_deleted_one_stops_its_job() {
+    let world = settled(2).await;
+    world.change(|spec| spec["shards"] = json!(3));
+    world.until("a running job", |world| world.nodes.lock().by_claim.values().any(|disk| !disk.jobs.is_empty())).await;
+    let names = world.api.lock().names("slotmigrations");
+    let deleted = json!("2026-01-01T00:00:01Z");
+    // One is deleted: its job is stopped before it goes.
+    world.api.lock().get_mut("slotmigrations", &names[0]).unwrap()["metadata"]["deletionTimestamp"] = deleted.clone();
+    for _ in 0..3 {
+        world.reconcile_migrations().await;
+    }
+    let running = || {
+        let disks = world.nodes.lock();
+        disks.by_claim.values().flat_map(|disk| disk.jobs.clone()).filter(|job| job.state == MigrationState::Running).count()
+    };
+    assert_eq!(running(), 1);
+    let finalizers = |name: &str| {
+        world.api.lock().get("slotmigrations", name).unwrap()["metadata"]["finalizers"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!((finalizers(&names[0]), finalizers(&names[1])), (0, 1));
+    // The cluster is deleted, and waits for what belongs to it: nothing of it waits for the cluster.
+    world.api.lock().get_mut("sluiceclusters", "demo").unwrap()["metadata"]["deletionTimestamp"] = deleted.clone();
+    world.api.lock().get_mut("slotmigrations", &names[1]).unwrap()["metadata"]["deletionTimestamp"] = deleted;
+    world.reconcile().await.unwrap();
+    world.reconcile_migrations().await;
+    assert_eq!(finalizers(&names[1]), 0);
+}

@@ -8,7 +8,10 @@ use std::{
 
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{PersistentVolumeClaim, Secret},
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{PersistentVolumeClaim, Secret},
+    },
 };
 use kube::{
     Api, Resource, ResourceExt as _,
@@ -31,16 +34,22 @@ use crate::{
 };
 
 /// Applies everything. StatefulSets that are not built any more are left alone: removing one takes a proof.
-pub(super) async fn apply(ctx: &Context, uid: &str, objects: &Objects) -> Result<(), Error> {
+pub(super) async fn apply(
+    ctx: &Context,
+    uid: &str,
+    objects: &Objects,
+    mut listed: BTreeMap<String, StatefulSet>,
+) -> Result<(), Error> {
     let Objects { service_account, config, nodes_service, client_service, disruption_budget, stateful_sets, template_hash: _ } =
         objects;
-    ensure(ctx, uid, service_account).await?;
-    ensure(ctx, uid, config).await?;
-    ensure(ctx, uid, nodes_service).await?;
-    ensure(ctx, uid, client_service).await?;
-    ensure(ctx, uid, disruption_budget).await?;
+    ensure(ctx, uid, service_account, None).await?;
+    ensure(ctx, uid, config, None).await?;
+    ensure(ctx, uid, nodes_service, None).await?;
+    ensure(ctx, uid, client_service, None).await?;
+    ensure(ctx, uid, disruption_budget, None).await?;
     for set in stateful_sets.values() {
-        ensure(ctx, uid, set).await?;
+        let live = listed.remove(&set.name_any());
+        ensure(ctx, uid, set, live).await?;
     }
     Ok(())
 }
@@ -91,15 +100,18 @@ pub(super) fn claim_templates(facts: &Facts, shards: impl Iterator<Item = u32>) 
         .collect()
 }
 
-/// Applies one object unless it is so already.
-async fn ensure<K>(ctx: &Context, uid: &str, wanted: &K) -> Result<(), Error>
+/// Applies one object unless it is so already. It is read unless it was a moment ago.
+async fn ensure<K>(ctx: &Context, uid: &str, wanted: &K, live: Option<K>) -> Result<(), Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
 {
     let (kind, name) = (K::kind(&()), wanted.name_any());
     let key = format!("{kind}/{name}");
     let api: Api<K> = Api::namespaced(ctx.client.clone(), &wanted.namespace().unwrap_or_default());
-    let live = api.get_opt(&name).await.map_err(Error::api(format!("reading {key}")))?;
+    let live = match live {
+        Some(live) => Some(live),
+        None => api.get_opt(&name).await.map_err(Error::api(format!("reading {key}")))?,
+    };
     let desired = serde_json::to_value(wanted)?;
     if let Some(live) = &live {
         if !live.owner_references().iter().any(|owner| owner.uid == uid) {

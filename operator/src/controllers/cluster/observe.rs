@@ -40,6 +40,8 @@ pub struct Observation {
     pub facts: Facts,
     /// The admin password; `None` before its Secret is made.
     pub admin_password: Option<String>,
+    /// The StatefulSets as they were listed, by name: what is there already is not read once more.
+    pub stateful_sets: BTreeMap<String, StatefulSet>,
 }
 
 /// The address of a shard's node, when its pod has one.
@@ -101,7 +103,8 @@ pub async fn observe(ctx: &Context, cluster: SluiceCluster) -> Result<Observatio
         .and_then(|data| data.get(ADMIN_PASSWORD_KEY).cloned())
         .and_then(|bytes| String::from_utf8(bytes.0).ok());
     ask_nodes(ctx, &mut facts, admin_password.as_deref()).await;
-    Ok(Observation { facts, admin_password })
+    let stateful_sets = sets_seen.items.into_iter().map(|set| (set.name_any(), set)).collect();
+    Ok(Observation { facts, admin_password, stateful_sets })
 }
 
 async fn migrations(ctx: &Context, names: &Names) -> Result<Vec<SlotMigration>, Error> {

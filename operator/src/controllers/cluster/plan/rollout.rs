@@ -166,6 +166,11 @@ fn old_pod(
     if !is_observed(seen) {
         return wait("AwaitingStatefulSet", format!("the StatefulSet of shard {shard} has not taken the new template yet"));
     }
+    let down =
+        facts.shards.iter().find(|(number, other)| **number != shard && other.stateful_set.is_some() && !other.is_serving());
+    if let Some((number, other)) = down.filter(|_| pod.ready && !current.deleting) {
+        return wait("AwaitingHealth", format!("shard {number}: {}", other.trouble()));
+    }
     let uid = pod.uid.clone();
     match &seen.node {
         Ok(node) if facts.is_migrating(node.node_id) => {

@@ -71,9 +71,12 @@ pub fn plan(facts: &Facts, document: Option<&TopologyDocument>, hold: Option<&st
     let owned = |shard: &u32| members.get(shard).map(|id| facts.owned(*id)).unwrap_or_default();
     let uneven = (0..wanted).any(|shard| owned(&shard).is_empty()) || leaving.iter().any(|shard| !owned(shard).is_empty());
     if uneven {
-        match hold {
-            Some(why) => plan.blockers.push(why.to_owned()),
-            None => plan.start = Some(wanted),
+        let unfinished = facts.migrations.iter().find(|migration| is_live(migration));
+        match (hold, unfinished) {
+            (Some(why), _) => plan.blockers.push(why.to_owned()),
+            // One change of the topology at a time: a plan made while slots move would be of what is not so any more.
+            (None, Some(migration)) => plan.blockers.push(format!("SlotMigration {} has not ended yet", migration.name_any())),
+            (None, None) => plan.start = Some(wanted),
         }
         return plan;
     }

@@ -429,6 +429,14 @@ mod rollout_table {
         check(
             &[
                 ("flush", |facts| turn(facts, "pod", 999_000, None, None), "flush 0"),
+                (
+                    "another went down meanwhile",
+                    |facts| {
+                        turn(facts, "pod", 999_000, None, None);
+                        facts.shards.get_mut(&1).unwrap().node = Err("down".into());
+                    },
+                    "wait AwaitingHealth",
+                ),
                 ("just flushed", |facts| turn(facts, "pod", 999_000, Some(receipt(1)), None), "delete 0 pod"),
                 ("flushed long ago", |facts| turn(facts, "pod", 900_000, Some(receipt(1)), None), "flush 0"),
                 (
