@@ -3,6 +3,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::pedantic)]
 
 mod api;
+mod election;
 mod node;
 mod restart;
 mod scale;

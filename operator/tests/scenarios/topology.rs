@@ -224,3 +224,15 @@ async fn no_secret_is_written_anywhere_but_to_its_secret() {
         assert!(!object.to_string().contains(&password), "{resource}/{name}");
     }
 }
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_is_left_alone_and_breaks_nothing() {
+    let world = settled(1).await;
+    world.clear_journal();
+    world.change(|spec| spec["shards"] = json!("many"));
+    world.round().await.unwrap();
+    assert!(world.writes().is_empty());
+    world.change(|spec| spec["shards"] = json!(1));
+    world.round().await.unwrap();
+    assert!(world.is_settled());
+}
