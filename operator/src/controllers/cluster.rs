@@ -21,6 +21,7 @@ use sluice_topology::ClusterId;
 use tracing::{info, warn};
 
 pub use observe::{Observation, address, ask, observe, pod_facts};
+pub(crate) use status::now;
 
 use self::{
     facts::Facts,

@@ -296,7 +296,7 @@ pub(super) fn refused(cluster: &SluiceCluster, reason: &str, message: &str, now:
 }
 
 /// The time of now, as conditions carry it: whole seconds.
-pub(super) fn now() -> String {
+pub(crate) fn now() -> String {
     let now = Timestamp::now();
     Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
 }
