@@ -5,7 +5,10 @@
 use std::process::Command;
 
 fn store(arguments: &[&str]) -> (bool, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_sluice-store")).args(arguments).output().expect("the binary runs");
+    // Without what the environment of the tests says to a store.
+    let environment = std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("SLUICE_"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice-store"));
+    let output = command.args(arguments).env_clear().envs(environment).output().expect("the binary runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     (output.status.success(), text(output.stdout), text(output.stderr))
 }

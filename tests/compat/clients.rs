@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, ensure};
 use sluice_tests::{
-    load::{Lines, Session, connect},
+    load::{Lines, Session, Target},
     store::{LocalCluster, Setup},
 };
 
@@ -45,7 +45,7 @@ async fn redis_py_works_on_a_cluster() -> anyhow::Result<()> {
 async fn redis_rs_works_on_a_cluster() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
     let cluster = LocalCluster::start(root.path(), 3, 3, &[]).await?;
-    let session = Session::new(connect(&cluster.addresses(), None).await?, Lines::numbered(2000), 2000);
+    let session = Session::start(Target::new(cluster.addresses()), Lines::numbered(2000), 2000).await?;
     session.load(2000).await?;
     let report = session.verify().await?;
     ensure!(report.is_whole(), "{report:?}");

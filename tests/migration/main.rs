@@ -5,7 +5,7 @@
 use std::{path::Path, time::Duration};
 
 use sluice_tests::{
-    load::{Lines, Session, connect},
+    load::{Lines, Session, Target},
     store::LocalCluster,
 };
 use sluice_topology::{SlotRanges, admin::MigrationState};
@@ -18,7 +18,7 @@ fn ranges(text: &str) -> SlotRanges {
 }
 
 async fn session(cluster: &LocalCluster) -> anyhow::Result<Session> {
-    let session = Session::new(connect(&cluster.addresses(), None).await?, Lines::numbered(LOADED), 2000);
+    let session = Session::start(Target::new(cluster.addresses()), Lines::numbered(LOADED), 2000).await?;
     session.load(LOADED).await?;
     session.start_live().await?;
     Ok(session)
@@ -32,8 +32,16 @@ async fn verify(session: &Session, cluster: &LocalCluster) -> anyhow::Result<()>
         Err(error) => {
             for number in 0..cluster.nodes.len() {
                 let (status, log) = (cluster.status(number).await?, cluster.node(number).log());
-                let tail: Vec<&str> = log.lines().rev().take(40).collect();
+                let tail: Vec<&str> = log.lines().rev().take(20).collect();
                 println!("node {number}: {status:?}\n{}", tail.join("\n"));
+                let mut client = cluster.node(number).client().await?;
+                for key in (0..LOADED).map(|index| format!("key:{index}")) {
+                    if let Err(error) = redis::cmd("GET").arg(&key).query_async::<Option<String>>(&mut client).await
+                        && error.redirect_node().is_none()
+                    {
+                        println!("node {number}, {key}: {error}");
+                    }
+                }
             }
             return Err(
                 error.context(format!("reading back; the client says {}", serde_json::to_string(&session.next_phase("end"))?))

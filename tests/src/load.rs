@@ -6,7 +6,7 @@ mod live;
 mod session;
 mod stats;
 
-pub use client::connect;
+pub use client::Target;
 pub use input::Lines;
 pub use live::LiveReport;
 pub use session::{Report, Session, Status};

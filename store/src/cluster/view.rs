@@ -38,7 +38,7 @@ impl Cluster {
 
     /// Slots this node owns and does not serve right now.
     pub fn fenced(&self) -> SlotRanges {
-        let fenced = self.states.matching(|state| state == SlotState::Parked);
-        self.owned().intersection(&fenced)
+        let unserved = self.states.matching(|state| matches!(state, SlotState::Parked | SlotState::Elsewhere));
+        self.owned().intersection(&unserved)
     }
 }

@@ -10,21 +10,37 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request with all its retries may take so long: a pod that is restarted serves again within.
 const OVERALL_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Connects to the cluster that `nodes` are part of.
-pub async fn connect(nodes: &[String], password: Option<&str>) -> anyhow::Result<ClusterConnection> {
-    let urls = nodes.iter().map(|node| format!("redis://{node}"));
-    let mut builder = ClusterClientBuilder::new(urls)
-        .retries(1000)
-        // Between 10 and 500 ms each time: with a growing base, the client's arithmetic overflows at the 62nd retry.
-        .retry_wait_formula(500, 1)
-        .min_retry_wait(10)
-        .max_retry_wait(500)
-        .connection_timeout(Duration::from_secs(2))
-        .response_timeout(RESPONSE_TIMEOUT)
-        .overall_response_timeout(Some(OVERALL_TIMEOUT));
-    if let Some(password) = password {
-        builder = builder.password(password);
+/// Where a cluster is, and how to get in.
+#[derive(Clone)]
+pub struct Target {
+    /// Some of its nodes, as `host:port`.
+    pub nodes: Vec<String>,
+    /// Its password.
+    pub password: Option<String>,
+}
+
+impl Target {
+    /// A cluster without a password.
+    pub fn new(nodes: Vec<String>) -> Self {
+        Self { nodes, password: None }
     }
-    let client = builder.build().with_context(|| format!("the nodes {nodes:?} are not host:port"))?;
-    client.get_async_connection().await.with_context(|| format!("no cluster answers at {nodes:?}"))
+
+    /// Connects to the cluster.
+    pub(super) async fn connect(&self) -> anyhow::Result<ClusterConnection> {
+        let urls = self.nodes.iter().map(|node| format!("redis://{node}"));
+        let mut builder = ClusterClientBuilder::new(urls)
+            .retries(1000)
+            // Between 10 and 500 ms each time: with a growing base, the client's arithmetic overflows at the 62nd retry.
+            .retry_wait_formula(500, 1)
+            .min_retry_wait(10)
+            .max_retry_wait(500)
+            .connection_timeout(Duration::from_secs(2))
+            .response_timeout(RESPONSE_TIMEOUT)
+            .overall_response_timeout(Some(OVERALL_TIMEOUT));
+        if let Some(password) = &self.password {
+            builder = builder.password(password);
+        }
+        let client = builder.build().with_context(|| format!("the nodes {:?} are not host:port", self.nodes))?;
+        client.get_async_connection().await.with_context(|| format!("no cluster answers at {:?}", self.nodes))
+    }
 }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
+    client::Target,
     input::Lines,
     live::{Account, LiveReport, WRITERS},
     stats::{PhaseReport, Stats},
@@ -24,6 +25,7 @@ const IN_FLIGHT: usize = 128;
 
 /// One run of the story.
 pub struct Session {
+    target: Target,
     connection: ClusterConnection,
     lines: Lines,
     rate: u32,
@@ -76,9 +78,11 @@ pub struct Status {
 }
 
 impl Session {
-    /// A run over that connection, with that input, and live writes at that rate a second.
-    pub fn new(connection: ClusterConnection, lines: Lines, rate: u32) -> Self {
-        Self {
+    /// Connects to that cluster for a run with that input, and live writes at that rate a second.
+    pub async fn start(target: Target, lines: Lines, rate: u32) -> anyhow::Result<Self> {
+        let connection = target.connect().await?;
+        Ok(Self {
+            target,
             connection,
             lines,
             rate,
@@ -89,7 +93,7 @@ impl Session {
             live: tokio::sync::Mutex::default(),
             progress: Mutex::default(),
             verified: Mutex::default(),
-        }
+        })
     }
 
     /// Writes the first `keys` lines of the input.
@@ -156,8 +160,12 @@ impl Session {
     }
 
     /// Stops the live writers and reads every acknowledged write back.
+    ///
+    /// Over a connection of its own: redis 1.8.1's cluster connection can forget the last requests that were redirected, when no others
+    /// follow that would wake it up, and reading is where requests come to an end.
     pub async fn verify(&self) -> anyhow::Result<Report> {
         self.stop_live().await?;
+        let mut connection = self.target.connect().await?;
         let started = Instant::now();
         let loaded = usize::try_from(self.loaded.load(Ordering::Relaxed))?;
         let mut report = Report {
@@ -168,9 +176,8 @@ impl Session {
             live: LiveReport::default(),
             examples: Vec::new(),
         };
-        let mut results = stream::iter(0..loaded)
-            .map(|index| get(self.connection.clone(), self.lines.clone(), index))
-            .buffer_unordered(IN_FLIGHT);
+        let mut results =
+            stream::iter(0..loaded).map(|index| get(connection.clone(), self.lines.clone(), index)).buffer_unordered(IN_FLIGHT);
         while let Some(result) = results.next().await {
             let (index, found) = result?;
             let (key, value) = self.lines.line(index);
@@ -188,7 +195,7 @@ impl Session {
         }
         let live = self.live.lock().await;
         for (account, _) in &live.accounts {
-            account.verify(&mut self.connection.clone(), &mut report.live).await?;
+            account.verify(&mut connection, &mut report.live).await?;
         }
         report.seconds = started.elapsed().as_secs_f64();
         *self.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());

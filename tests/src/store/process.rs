@@ -42,9 +42,7 @@ impl Setup {
     pub fn command(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(binary()?);
         // The tests' own settings are not the store's.
-        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLUICE_")).for_each(|(name, _)| {
-            command.env_remove(name);
-        });
+        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("SLUICE_")));
         command.arg("--dir").arg(&self.directory).args(["--port", &self.port.to_string()]);
         command.args(["--admin-port", &self.admin_port.to_string(), "--admin-password", ADMIN_PASSWORD]);
         command.args(["--bind", "127.0.0.1", "--admin-bind", "127.0.0.1"]);

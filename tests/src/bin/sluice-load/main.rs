@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
-use sluice_tests::load::{Lines, Session, connect};
+use sluice_tests::load::{self, Lines, Session};
 
 /// How long a cluster may take to answer for the first time.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
@@ -71,16 +71,16 @@ impl Target {
         let lines = Lines::read(&self.input)?;
         // A Service that was made a moment ago refuses connections until every node's proxy knows its pods.
         let deadline = Instant::now() + CONNECT_LIMIT;
-        let connection = loop {
-            match connect(&self.nodes, self.password.as_deref()).await {
+        let cluster = load::Target { nodes: self.nodes, password: self.password };
+        loop {
+            match Session::start(cluster.clone(), lines.clone(), self.rate).await {
                 Err(error) if Instant::now() < deadline => {
                     eprintln!("not connected yet: {error:#}");
                     tokio::time::sleep(CONNECT_PAUSE).await;
                 }
-                result => break result?,
+                result => return result,
             }
-        };
-        Ok(Session::new(connection, lines, self.rate))
+        }
     }
 }
 
