@@ -165,7 +165,7 @@ impl Session {
     /// follow that would wake it up, and reading is where requests come to an end.
     pub async fn verify(&self) -> anyhow::Result<Report> {
         self.stop_live().await?;
-        let mut connection = self.target.connect().await?;
+        let connection = self.target.connect().await?;
         let started = Instant::now();
         let loaded = usize::try_from(self.loaded.load(Ordering::Relaxed))?;
         let mut report = Report {
@@ -195,7 +195,7 @@ impl Session {
         }
         let live = self.live.lock().await;
         for (account, _) in &live.accounts {
-            account.verify(&mut connection, &mut report.live).await?;
+            account.verify(&mut connection.clone(), &mut report.live).await?;
         }
         report.seconds = started.elapsed().as_secs_f64();
         *self.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
