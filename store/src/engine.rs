@@ -23,6 +23,7 @@ mod storage;
 mod stripes;
 mod sync;
 mod system;
+mod worker;
 mod write;
 
 pub use database::{Counters, Engine, EngineOptions, Start};

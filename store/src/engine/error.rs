@@ -52,6 +52,14 @@ pub enum EngineError {
     /// Imports that never ended hold all the staging places of a slot.
     #[error("slot {0} has too many imports under way: cancel those that are stuck")]
     TooManyStaged(u16),
+    /// A background thread was not started.
+    #[error("the engine's `{name}` thread was not started: {source}; raise the limit on threads")]
+    Thread {
+        /// Its name.
+        name: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// A write came after the engine stopped taking writes.
     #[error("the store is shutting down and takes no more writes")]
     Closed,

@@ -9,7 +9,7 @@ use std::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,6 +23,7 @@ use super::{
     layout::OWN_PREFIX,
     raw::Database,
     sealed::{Opened, Seal},
+    worker::Worker,
 };
 
 /// How long a round waits for a write stall to clear before it flushes with the stall allowed.
@@ -90,7 +91,7 @@ struct Shared {
 /// The flush thread and its queue.
 pub(crate) struct FlushRounds {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    worker: Worker,
 }
 
 impl FlushRounds {
@@ -106,11 +107,8 @@ impl FlushRounds {
             waiters: AtomicU64::new(0),
         });
         let for_thread = shared.clone();
-        let thread = thread::Builder::new()
-            .name("flush".into())
-            .spawn(move || for_thread.run())
-            .map_err(EngineError::directory("the flush thread"))?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+        let worker = Worker::spawn("flush", move || for_thread.run())?;
+        Ok(Self { shared, worker })
     }
 
     /// Joins the pending round, or starts one. With `if_idle`, refuses when a round is running.
@@ -149,9 +147,7 @@ impl FlushRounds {
     pub(crate) fn stop(&self) {
         self.shared.lock().stop = true;
         self.shared.wake.notify_one();
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = thread.join();
-        }
+        self.worker.join();
     }
 }
 

@@ -8,7 +8,6 @@ use std::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -22,6 +21,7 @@ use super::{
     layout::{prefix, prefix_end},
     raw::Database,
     system::{self, SystemBatch, SystemKind, dead_key},
+    worker::Worker,
 };
 
 /// Keys deleted in one batch.
@@ -50,7 +50,7 @@ struct Shared {
 /// The reclaiming thread and its queue.
 pub(crate) struct Reclaimer {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    worker: Worker,
 }
 
 impl Reclaimer {
@@ -71,11 +71,8 @@ impl Reclaimer {
             reclaimed_keys: AtomicU64::new(0),
         });
         let for_thread = shared.clone();
-        let thread = thread::Builder::new()
-            .name("reclaim".into())
-            .spawn(move || for_thread.run())
-            .map_err(EngineError::directory("the reclaim thread"))?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+        let worker = Worker::spawn("reclaim", move || for_thread.run())?;
+        Ok(Self { shared, worker })
     }
 
     /// Hands over generations whose drop is durable.
@@ -100,9 +97,7 @@ impl Reclaimer {
     pub(crate) fn stop(&self) {
         self.shared.lock().stop = true;
         self.shared.wake.notify_one();
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = thread.join();
-        }
+        self.worker.join();
     }
 }
 

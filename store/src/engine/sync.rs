@@ -8,13 +8,12 @@ use std::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use tokio::sync::watch;
 
-use super::{EngineError, raw::Database};
+use super::{EngineError, raw::Database, worker::Worker};
 
 /// When the write-ahead log is made durable (`sync`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +65,7 @@ struct Shared {
 /// The sync thread and those who wait for it.
 pub(crate) struct Syncer {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    worker: Worker,
 }
 
 impl Syncer {
@@ -79,11 +78,8 @@ impl Syncer {
             fsyncs: AtomicU64::new(0),
         });
         let for_thread = shared.clone();
-        let thread = thread::Builder::new()
-            .name("wal-sync".into())
-            .spawn(move || for_thread.run(&database))
-            .map_err(EngineError::directory("the WAL sync thread"))?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+        let worker = Worker::spawn("wal-sync", move || for_thread.run(&database))?;
+        Ok(Self { shared, worker })
     }
 
     pub(crate) fn policy(&self) -> SyncPolicy {
@@ -128,9 +124,7 @@ impl Syncer {
     pub(crate) fn stop(&self) {
         self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
         self.shared.wake.notify_one();
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = thread.join();
-        }
+        self.worker.join();
     }
 }
 
