@@ -54,9 +54,9 @@ pub fn get_raw(path: &str) -> anyhow::Result<String> {
     kubectl(&["get", "--raw", path])
 }
 
-/// POST to a path of the API server.
+/// POST to a path of the API server, with nothing in it: a pod that answers without having read a body breaks the connection.
 pub fn post_raw(path: &str) -> anyhow::Result<String> {
-    kubectl_with_input(&["create", "--raw", path, "-f", "-"], "{}")
+    kubectl_with_input(&["create", "--raw", path, "-f", "-"], "")
 }
 
 /// A namespace in which pods have to keep to PodSecurity `restricted`. Deleted when dropped, unless the thread panics: then
