@@ -214,6 +214,8 @@ fn conditions(facts: &Facts, pass: &Pass<'_>, status: &SluiceClusterStatus) -> V
         Condition::of(T::Progressing, going, if going { "RollingRestart" } else { &rolling.reason }, rolling.message.clone())
     } else if converged.reason == "Pushing" {
         Condition::of(T::Progressing, true, "Topology", converged.message.clone())
+    } else if !down.is_empty() {
+        Condition::of(T::Progressing, true, "AwaitingShards", down.join("; "))
     } else {
         Condition::of(T::Progressing, false, "UpToDate", "")
     };
