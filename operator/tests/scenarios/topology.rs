@@ -113,6 +113,7 @@ async fn a_lost_volume_is_a_condition_and_never_an_empty_shard() {
         world.round().await.unwrap();
     }
     assert!(!world.is("Available"));
+    assert_eq!(world.condition("Progressing").1, "VolumeLost");
     assert_eq!(world.document()["slots"], before["slots"]);
     assert_eq!(world.document()["nodes"].as_array().unwrap().len(), 2 + 1, "a new shard may join; nothing is moved");
     assert_eq!(world.owned()[&1], 0, "the new node was given nothing");

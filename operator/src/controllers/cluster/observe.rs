@@ -223,12 +223,13 @@ pub fn pod_facts(pod: &Pod) -> PodFacts {
     });
     let waiting = containers.iter().find_map(|container| {
         let reason = container.state.as_ref()?.waiting.as_ref()?;
-        let last_words =
-            container.last_state.as_ref().and_then(|state| state.terminated.as_ref()).and_then(|t| t.message.clone());
-        let detail = last_words.or_else(|| reason.message.clone()).unwrap_or_default();
-        // The end of a log says why, its beginning does not.
-        let skipped = detail.trim().chars().count().saturating_sub(LAST_WORDS_LEN_MAX);
-        let detail: String = detail.trim().chars().skip(skipped).collect();
+        let last_words = container.last_state.as_ref().and_then(|state| state.terminated.as_ref()?.message.clone());
+        let detail: String = match (last_words, &reason.message) {
+            // The end of a log says why, its beginning does not.
+            (Some(log), _) => log.trim().chars().skip(log.trim().chars().count().saturating_sub(LAST_WORDS_LEN_MAX)).collect(),
+            (None, Some(message)) => message.chars().take(LAST_WORDS_LEN_MAX).collect(),
+            (None, None) => String::new(),
+        };
         Some(format!("{}: {detail}", reason.reason.clone().unwrap_or_default()))
     });
     let unscheduled = conditions

@@ -188,6 +188,7 @@ fn conditions(facts: &Facts, pass: &Pass<'_>, status: &SluiceClusterStatus) -> V
             "ContestedSlots",
             format!("slots {} are claimed by two nodes", brief(&plan.contested)),
         ),
+        _ if !lost.is_empty() => Condition::of(T::TopologyConverged, false, "VolumeLost", lost.join("; ")),
         _ if !pass.push_problems.is_empty() => {
             Condition::of(T::TopologyConverged, false, "PushFailed", pass.push_problems.join("; "))
         }
@@ -207,6 +208,9 @@ fn conditions(facts: &Facts, pass: &Pass<'_>, status: &SluiceClusterStatus) -> V
     let degraded = degraded_condition(pass, status, &lost);
     let progressing = if pass.record.is_none() {
         Condition::of(T::Progressing, true, "Creating", down.join("; "))
+    } else if !lost.is_empty() {
+        // Nothing goes on by itself.
+        Condition::of(T::Progressing, false, "VolumeLost", lost.join("; "))
     } else if scaling.reason != "Settled" {
         Condition::of(T::Progressing, true, "Scaling", scaling.message.clone())
     } else if rolling.reason != "UpToDate" {
