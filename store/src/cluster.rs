@@ -127,9 +127,14 @@ impl Cluster {
         if self.enabled { self.states.matching(|state| state != SlotState::Elsewhere) } else { SlotRanges::full() }
     }
 
+    /// Whether the peers were asked, and this node's slots opened.
+    pub fn confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::SeqCst)
+    }
+
     /// Whether clients may be sent here: its place in the cluster is known and its peers were asked.
     pub fn ready(&self) -> bool {
-        !self.enabled || (self.confirmed.load(Ordering::SeqCst) && self.known().cluster_id.is_some())
+        !self.enabled || (self.confirmed() && self.known().cluster_id.is_some())
     }
 
     /// What a command does whose keys are in that slot. Asked inside the engine's gate, and before every try.

@@ -91,6 +91,10 @@ impl Migrations {
     async fn move_unit(self: &Arc<Self>, job: &Job, slots: &SlotRanges) -> Result<Moved, MigrationError> {
         let status = job.status();
         job.update(|status| status.attempts += 1);
+        let foreign = slots.difference(&self.cluster.owned());
+        if !foreign.is_empty() {
+            return Err(MigrationError::Refused(format!("slots {foreign} are not this node's any more")));
+        }
         let claimed = slots.iter().map(|slot| (slot, self.cluster.row(slot).epoch)).collect();
         let unit = SourceUnit { target: status.target, job: status.job, slots: claimed, committed: false };
         let (this, recorded) = (self.clone(), unit.clone());

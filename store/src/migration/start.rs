@@ -15,6 +15,9 @@ pub enum MigrateError {
     /// Not in cluster mode, or before the first document.
     #[error("this node is not part of a cluster yet")]
     NoCluster,
+    /// Before the peers were asked.
+    #[error("this node has just started and is asking its peers for their word on its slots: try again in a moment")]
+    Starting,
     /// No slots.
     #[error("no slots are named")]
     NoSlots,
@@ -57,6 +60,10 @@ impl Migrations {
     pub async fn migrate(self: &Arc<Self>, slots: SlotRanges, target: NodeId) -> Result<Started, MigrateError> {
         if !self.cluster.enabled() || self.cluster.known().cluster_id.is_none() {
             return Err(MigrateError::NoCluster);
+        }
+        // Asking ends with opening this node's slots, those included that a job would have parked meanwhile.
+        if !self.cluster.confirmed() {
+            return Err(MigrateError::Starting);
         }
         if slots.is_empty() {
             return Err(MigrateError::NoSlots);

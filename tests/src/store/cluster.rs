@@ -61,10 +61,10 @@ impl LocalCluster {
         self.nodes[number].take().context("the node is killed already")?.kill()
     }
 
-    /// Starts a killed node again, on its own data.
+    /// Starts a killed node again, on its own data, and waits until it has asked its peers.
     pub async fn restart(&mut self, number: usize) -> anyhow::Result<()> {
         self.nodes[number] = Some(self.setups[number].start().await?);
-        Ok(())
+        wait_for("a restarted node to be ready", || async { Ok(self.status(number).await?.ready) }).await
     }
 
     /// A node's account of itself.
