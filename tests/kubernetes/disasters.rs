@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use sluice_tests::kubernetes::kubectl;
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use sluice_tests::kubernetes::{Release, get, kubectl, wait_for};
 
-use crate::{Busy, STEP_LIMIT, in_namespace, none_failed};
+use crate::{Busy, STEP_LIMIT, images, in_namespace, none_failed};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -60,6 +62,31 @@ fn scale_turned_back_half_way_settles_where_it_was() {
         busy.cluster.scale(2)?;
         busy.cluster.wait_settled(2, STEP_LIMIT)?;
         let (figures, _) = busy.finish()?;
+        none_failed(&figures)
+    });
+}
+
+#[test]
+fn a_stand_by_takes_over_from_a_dead_leader() {
+    in_namespace("stand-by", |namespace| {
+        let release = Release::install(images(), &["replicas=2"])?;
+        let holder = || {
+            let lease = get(&release.namespace, "lease", &release.name)?.context("there is no lease")?;
+            anyhow::Ok(lease.pointer("/spec/holderIdentity").and_then(Value::as_str).unwrap_or_default().to_owned())
+        };
+        let busy = Busy::start(namespace, 1)?;
+        let leader = holder()?;
+        let pod = leader.rsplit_once('_').map_or(leader.as_str(), |(pod, _)| pod);
+        ensure!(!pod.is_empty(), "nobody leads");
+        kubectl(&["-n", &release.namespace, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"])?;
+        busy.cluster.scale(2)?;
+        wait_for("another leader", 120 * SECOND, || {
+            let now = holder()?;
+            Ok(if now.is_empty() || now == leader { Err(format!("the lease is held by {now:?}")) } else { Ok(()) })
+        })?;
+        busy.cluster.wait_settled(2, STEP_LIMIT)?;
+        let (figures, _) = busy.finish()?;
+        Release::install(images(), &[])?;
         none_failed(&figures)
     });
 }

@@ -9,17 +9,18 @@ SLUICE_CACHE=${SLUICE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice}
 STATE=$SLUICE_CACHE/kubernetes
 BIN=$STATE/bin
 NODE_IMAGE_ARCHIVE=$STATE/node-image.tar.zst
-# What lives as long as the cluster.
-RUN=$STATE/run
-DOCKER_DIR=$STATE/docker
-DOCKER_SOCKET=unix://$DOCKER_DIR/docker.sock
-CLUSTER_KUBECONFIG=$STATE/kubeconfig
 
 KUBERNETES_VERSION=v1.34.4
 NODE_IMAGE=local/node:$KUBERNETES_VERSION
 CLUSTER_NAME=${SLUICE_CLUSTER_NAME:-sluice}
 NETNS=$CLUSTER_NAME
 API_PORT=${SLUICE_API_PORT:-36443}
+# What lives as long as the cluster; by its name, so that two do not meet. Short, as socket paths have to be.
+CLUSTER_DIR=$STATE/$CLUSTER_NAME
+RUN=$CLUSTER_DIR/run
+DOCKER_DIR=$CLUSTER_DIR/docker
+DOCKER_SOCKET=unix://$DOCKER_DIR/docker.sock
+CLUSTER_KUBECONFIG=$CLUSTER_DIR/kubeconfig
 
 say() { printf 'cluster: %s\n' "$*" >&2; }
 fail() {
