@@ -7,8 +7,16 @@ use super::settings::{Settings, Spec, specs};
 /// Longest configuration file that is read.
 const FILE_LEN_MAX: u64 = 1 << 20;
 const ENVIRONMENT_PREFIX: &str = "SLUICE_";
-/// Names with our prefix in the environment that are not settings: what Kubernetes adds for Services, and the scripts.
-const NOT_SETTINGS: [&str; 2] = ["SLUICE_CACHE", "SLUICE_KUBERNETES"];
+/// Names with our prefix in the environment that are the build's and the tests', not a store's.
+const NOT_SETTINGS: [&str; 7] = [
+    "SLUICE_API_PORT",
+    "SLUICE_CACHE",
+    "SLUICE_CLUSTER",
+    "SLUICE_CLUSTER_NAME",
+    "SLUICE_IMAGE_PREFIX",
+    "SLUICE_KUBECONFIG",
+    "SLUICE_LOAD_PASSWORD",
+];
 
 /// Why the configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -267,6 +275,7 @@ mod tests {
             ("SLUICE_PORT", "tcp://10.0.0.1:6379"),
             ("SLUICE_PORT_6379_TCP_ADDR", "10.0.0.1"),
             ("SLUICE_SERVICE_HOST", "10.0.0.1"),
+            ("SLUICE_KUBECONFIG", "/tmp/k"),
         ];
         assert_eq!(settings(&[], &environment).unwrap().port, 6379);
     }
