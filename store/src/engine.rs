@@ -28,7 +28,7 @@ mod write;
 
 pub use database::{Counters, Engine, EngineOptions, Start};
 pub use error::EngineError;
-pub use flush::{FlushError, FlushWait};
+pub use flush::{FlushError, FlushWait, now_ms};
 pub use gate::Inside;
 pub use layout::Generation;
 pub use record::{Kind, Record, RecordError};

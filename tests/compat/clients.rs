@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::Command};
 use anyhow::{Context as _, ensure};
 use sluice_tests::{
     load::{Lines, Session, Target},
+    repository,
     store::{LocalCluster, Setup},
 };
 
@@ -18,7 +19,7 @@ fn python() -> PathBuf {
 }
 
 fn run_python(script: &str, arguments: &[String]) -> anyhow::Result<()> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("compat").join(script);
+    let path = repository("tests/compat").join(script);
     let output =
         Command::new(python()).arg(path).args(arguments).output().context("python3 with redis-py: `make setup` prepares it")?;
     let said = String::from_utf8_lossy(&output.stderr);

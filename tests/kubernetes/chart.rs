@@ -1,13 +1,13 @@
 //! The chart: what it renders, what it refuses, and what it gives the operator to do.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use sluice_tests::kubernetes::{helm, kubectl};
 
 use crate::images;
 
 fn chart() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/sluice").to_string_lossy().into_owned()
+    sluice_tests::repository("charts/sluice").to_string_lossy().into_owned()
 }
 
 /// The rendered chart; settings as in `helm --set`.
@@ -66,7 +66,7 @@ fn chart_in_namespaced_mode_grants_nothing_elsewhere() {
 #[test]
 fn chart_carries_the_kinds_of_this_repository() {
     let text = template(&[]).unwrap();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds");
+    let folder = sluice_tests::repository("crds");
     let mut kinds = 0;
     for file in fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();

@@ -1,6 +1,6 @@
 //! The cluster as clients ask for it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::PoisonError};
 
 use sluice_topology::{NodeEntry, NodeId, Slot, SlotEntry, SlotEpoch, SlotRanges};
 
@@ -10,8 +10,8 @@ impl Cluster {
     /// Owner and epoch of every assigned slot, joined to ranges.
     pub fn slot_entries(&self) -> Vec<SlotEntry> {
         let mut groups: BTreeMap<(NodeId, SlotEpoch), Vec<Slot>> = BTreeMap::new();
-        for slot in Slot::all() {
-            let row = self.row(slot);
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        for (slot, row) in Slot::all().zip(rows.iter()) {
             if let Some(owner) = row.owner {
                 groups.entry((owner, row.epoch)).or_default().push(slot);
             }
@@ -21,19 +21,9 @@ impl Cluster {
 
     /// The nodes with the slots of each, as far as known.
     pub fn nodes_with_slots(&self) -> Vec<(NodeEntry, SlotRanges)> {
-        let mut owned: BTreeMap<NodeId, Vec<Slot>> = BTreeMap::new();
-        for slot in Slot::all() {
-            if let Some(owner) = self.row(slot).owner {
-                owned.entry(owner).or_default().push(slot);
-            }
-        }
-        let slots = |id: &NodeId| owned.get(id).map(|slots| slots.iter().copied().collect()).unwrap_or_default();
-        self.known().nodes.iter().map(|node| (node.clone(), slots(&node.id))).collect()
-    }
-
-    /// Slots that have a known owner.
-    pub fn assigned(&self) -> usize {
-        Slot::all().filter(|slot| self.row(*slot).owner.is_some()).count()
+        let entries = self.slot_entries();
+        let slots = |id| entries.iter().filter(|entry| entry.owner == id).flat_map(|entry| entry.slots.iter()).collect();
+        self.known().nodes.iter().map(|node| (node.clone(), slots(node.id))).collect()
     }
 
     /// Slots this node owns and does not serve right now.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{CommandError, Context, session::Plane};
+use super::{CommandError, Context};
 use crate::{
     protocol::{Request, Version},
     types::parse_integer,
@@ -35,10 +35,7 @@ pub(super) fn auth(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 fn authenticate(cx: &mut Context<'_, '_>, user: &[u8], password: &[u8]) -> Outcome {
-    let expected = match cx.session.plane {
-        Plane::Data => &cx.node.settings.requirepass,
-        Plane::Admin => &cx.node.settings.admin_password,
-    };
+    let expected = cx.session.plane.password(&cx.node.settings);
     if expected.is_empty() {
         return Err(CommandError::new(
             "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
@@ -115,10 +112,7 @@ pub(super) fn quit(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
 }
 
 pub(super) fn reset(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
-    let expected = match cx.session.plane {
-        Plane::Data => &cx.node.settings.requirepass,
-        Plane::Admin => &cx.node.settings.admin_password,
-    };
+    let expected = cx.session.plane.password(&cx.node.settings);
     cx.session.authenticated = expected.is_empty();
     cx.session.name = Bytes::new();
     cx.session.version = Version::Resp2;

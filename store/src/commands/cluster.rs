@@ -6,7 +6,8 @@ use sluice_topology::{NodeEntry, SLOT_COUNT, Slot, SlotRanges, nodes_text};
 
 use super::{CommandError, Context};
 use crate::{
-    node::{Node, now_ms},
+    engine::now_ms,
+    node::Node,
     protocol::{ReplyWriter, Request},
     types::parse_integer,
 };
@@ -126,17 +127,17 @@ fn shard_node(reply: &mut ReplyWriter<'_>, entry: &NodeEntry) {
 
 /// The fields of Redis, then those that Kvrocks' tools poll.
 fn info(node: &Node) -> String {
-    let assigned = node.cluster.assigned();
-    let nodes = node.cluster.nodes_with_slots();
-    let size = nodes.iter().filter(|(_, slots)| !slots.is_empty()).count();
-    let epoch = node.cluster.slot_entries().iter().map(|entry| entry.epoch.0).max().unwrap_or(0);
+    let entries = node.cluster.slot_entries();
+    let assigned: usize = entries.iter().map(|entry| entry.slots.len()).sum();
+    let epoch = entries.iter().map(|entry| entry.epoch.0).max().unwrap_or(0);
     let state = if assigned == usize::from(SLOT_COUNT) && node.ready() { "ok" } else { "fail" };
     let known = node.cluster.known();
+    let size = known.nodes.iter().filter(|node| entries.iter().any(|entry| entry.owner == node.id)).count();
     let mut text = format!(
         "cluster_state:{state}\r\ncluster_slots_assigned:{assigned}\r\ncluster_slots_ok:{assigned}\r\ncluster_slots_pfail:0\r\n\
          cluster_slots_fail:0\r\ncluster_known_nodes:{}\r\ncluster_size:{size}\r\ncluster_current_epoch:{epoch}\r\n\
          cluster_my_epoch:{epoch}\r\ncluster_topology_version:{}\r\n",
-        nodes.len(),
+        known.nodes.len(),
         known.version,
     );
     if let Some(job) = node.migrations.jobs().first() {

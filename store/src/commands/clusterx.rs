@@ -11,8 +11,9 @@ use sluice_topology::{
 
 use super::{CommandError, Later, LaterReply, run::ok_later as ok, scan::offload};
 use crate::{
+    engine::now_ms,
     migration::{BeginRequest, Started},
-    node::{Node, now_ms},
+    node::Node,
     protocol::Request,
     types::parse_integer,
 };

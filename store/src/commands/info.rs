@@ -3,11 +3,7 @@
 use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
 use super::{CommandError, Context};
-use crate::{
-    config::plan_memory,
-    node::{Node, now_ms},
-    protocol::Request,
-};
+use crate::{config::plan_memory, engine::now_ms, node::Node, protocol::Request};
 
 /// The version of Redis whose commands and replies are followed; clients choose features by it.
 pub(super) const REDIS_VERSION: &str = "7.4.0";

@@ -2,7 +2,7 @@
 
 use super::{CommandError, Context};
 use crate::{
-    node::now_ms,
+    engine::now_ms,
     protocol::Request,
     types::{ExpireCondition, parse_integer},
 };

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{
     cluster::Route,
-    node::{Node, now_ms},
+    engine::now_ms,
+    node::Node,
     protocol::{ReplyWriter, Request},
     types::Keyspace,
 };

@@ -12,12 +12,7 @@ use std::{
 use sluice_topology::{Slot, SlotRanges};
 
 use super::{CommandError, Later, LaterReply, glob};
-use crate::{
-    engine::Engine,
-    node::{Node, now_ms},
-    protocol::Request,
-    types::parse_integer,
-};
+use crate::{engine::Engine, engine::now_ms, node::Node, protocol::Request, types::parse_integer};
 
 /// Cursors inside a slot that are remembered.
 const CURSORS_MAX: usize = 4096;

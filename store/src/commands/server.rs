@@ -3,12 +3,7 @@
 use std::sync::Arc;
 
 use super::{CommandError, Context, Later, listing, run::ok_later, scan::offload};
-use crate::{
-    config::specs,
-    engine::SyncPolicy,
-    node::{Node, now_ms},
-    protocol::Request,
-};
+use crate::{config::specs, engine::SyncPolicy, engine::now_ms, node::Node, protocol::Request};
 
 type Outcome = Result<(), CommandError>;
 

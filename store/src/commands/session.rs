@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{engine::Written, protocol::Version};
+use crate::{config::Settings, engine::Written, protocol::Version};
 
 /// Which listener a connection came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,16 @@ pub enum Plane {
     Data,
     /// Operator, peers, people who look in.
     Admin,
+}
+
+impl Plane {
+    /// The password it asks for; empty: none.
+    pub fn password(self, settings: &Settings) -> &str {
+        match self {
+            Self::Data => &settings.requirepass,
+            Self::Admin => &settings.admin_password,
+        }
+    }
 }
 
 /// The state of a connection that commands read and change.

@@ -1,16 +1,17 @@
 //! The table of commands: name, arity, flags, key positions, cost and since. COMMAND, arity errors, cluster routing and the list of
 //! what the data port refuses all come from it.
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
-use super::CommandError;
 use super::{
-    client, cluster, clusterx, flush, keys,
+    CommandError, client, cluster, clusterx, flush, info, keys,
     run::{Context, Later},
     scan, server, strings,
 };
 use crate::{node::Node, protocol::Request};
-use std::sync::Arc;
 
 /// What a command is, as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,8 +183,6 @@ commands! {
     "flushmemtable" -1 ADMIN NO_KEYS "kvrocks" "O(N) of the memtables" Later(flush::flushmemtable) "Makes every acknowledged write durable: ASYNC, NOWAIT, TIMEOUT ms, RECEIPT.";
     "clusterx"    -2 PLANE NO_KEYS "kvrocks" "see the subcommands" Later(clusterx::clusterx) "What operator, peers and cluster tools say.";
 }
-
-use super::info;
 
 /// Every command.
 pub fn table() -> &'static [CommandSpec] {

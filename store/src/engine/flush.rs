@@ -258,6 +258,6 @@ pub(crate) fn recovered_round(database: &Database, instance: InstanceId) -> Resu
 }
 
 /// Unix time in milliseconds.
-pub(crate) fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -60,10 +60,6 @@ impl From<std::io::Error> for End {
 impl Connection {
     pub(super) fn new(stream: TcpStream, node: Arc<Node>, plane: Plane) -> Self {
         let settings = &node.settings;
-        let password = match plane {
-            Plane::Data => &settings.requirepass,
-            Plane::Admin => &settings.admin_password,
-        };
         // A migration's batch may hold one value of the largest size, and its frame around it.
         let frame = if plane == Plane::Admin { 2 << 20 } else { 0 };
         let limits = RequestLimits {
@@ -73,7 +69,7 @@ impl Connection {
                 .max(settings.proto_max_bulk_len.0 as usize + 2 * frame),
         };
         let out_len_max = settings.client_output_buffer_limit.0 as usize;
-        let session = Session::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), plane, password.is_empty());
+        let session = Session::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), plane, plane.password(settings).is_empty());
         Self { stream, node, session, reader: RequestReader::new(), out: BytesMut::new(), out_len_max, limits }
     }
 

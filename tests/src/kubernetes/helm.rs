@@ -59,7 +59,7 @@ impl Release {
     /// Installs or upgrades it, and waits until the operator is ready. `settings` as in `helm --set`.
     pub fn install(images: &ImageReferences, settings: &[&str]) -> anyhow::Result<Self> {
         let release = Self { namespace: "sluice-system".into(), name: "sluice".into() };
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/sluice");
+        let chart = crate::repository("charts/sluice");
         let chart = chart.to_string_lossy();
         let part = |reference: &str| {
             let (repository, tag) = reference.rsplit_once(':').unwrap_or((reference, ""));
