@@ -19,7 +19,7 @@ use std::{
 
 use sluice_topology::{NodeId, SlotRanges};
 
-pub use import::{BeginRequest, SlotClaim};
+pub use import::{BeginRequest, Sent, SlotClaim};
 pub use start::{MigrateError, Started};
 
 use crate::{

@@ -168,3 +168,34 @@ fn the_space_of_a_dropped_slot_comes_back() {
         let _ = engine.flush(false).expect("asked").receipt_blocking().expect("flushed");
     }
 }
+
+#[test]
+fn a_drop_takes_nothing_from_a_reader_that_began_before_it() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true).expect("opened");
+    for number in 0..3000u32 {
+        put(&engine, format!("{{slot}}{number}").as_bytes(), b"value");
+    }
+    let reader = engine.long_reader("test");
+    assert_eq!(engine.long_readers(), ["test"]);
+    let mut read = 0;
+    let outcome = engine.raw_records(slot(), |_| {
+        if read == 10 {
+            engine.drop_slots([slot()], SystemBatch::new())?;
+            put(&engine, KEY, b"after");
+        }
+        read += 1;
+        Ok::<(), EngineError>(())
+    });
+    outcome.expect("read to the end");
+    assert_eq!(read, 3000);
+    // What died under the reader waits for it; what dies later than another reader's end does not.
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!((engine.counters().reclaim_pending, engine.counters().reclaimed_keys), (1, 0));
+    let later = engine.long_reader("later");
+    drop(reader);
+    await_reclaimed(&engine);
+    assert_eq!(engine.counters().reclaimed_keys, 3000);
+    drop(later);
+    assert_eq!(get(&engine, KEY).as_deref(), Some(&b"after"[..]));
+}

@@ -12,7 +12,7 @@ use sluice_topology::{
 use super::{CommandError, Later, LaterReply, run::ok_later as ok, scan::offload};
 use crate::{
     engine::now_ms,
-    migration::{BeginRequest, Started},
+    migration::{BeginRequest, Sent, Started},
     node::Node,
     protocol::Request,
     types::parse_integer,
@@ -302,9 +302,10 @@ fn import(node: Arc<Node>, verb: &Bytes, arguments: &[Bytes]) -> Result<Later, C
             let (id, sequence, sum, batch) = (id(source, attempt)?, word(sequence)?, word(sum)?, batch.clone());
             Ok(Box::pin(async move { migrations.import_data(id, sequence, sum, batch).await.map(|()| ok()).map_err(Into::into) }))
         }
-        (b"prepare", [source, attempt, records, digest]) => {
-            let (id, records, digest) = (id(source, attempt)?, word(records)?, word(digest)?);
-            Ok(Box::pin(async move { migrations.import_prepare(id, records, digest).await.map(|()| ok()).map_err(Into::into) }))
+        (b"prepare", [source, attempt, sent]) => {
+            let id = id(source, attempt)?;
+            let sent: Sent = serde_json::from_slice(sent).map_err(|error| CommandError::new(format!("ERR {error}")))?;
+            Ok(Box::pin(async move { migrations.import_prepare(id, sent).await.map(|()| ok()).map_err(Into::into) }))
         }
         (b"commit", [source, attempt]) => {
             let id = id(source, attempt)?;

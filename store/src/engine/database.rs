@@ -17,11 +17,13 @@ use super::{
     gate::Gate,
     identity::{self, Identity},
     raw::Database,
+    readers::{LongReader, Readers},
     reclaim::Reclaimer,
     slot_table::SlotTable,
     stripes::Stripes,
     sync::Syncer,
     system::{self, SystemBatch, SystemKind},
+    versions::Versions,
 };
 
 /// Settings of the engine. Sizes in bytes.
@@ -68,6 +70,8 @@ pub struct Engine {
     reclaimer: Reclaimer,
     database: Arc<Database>,
     gate: Arc<Gate>,
+    readers: Readers,
+    versions: Versions,
     table: SlotTable,
     stripes: Stripes,
     identity: Mutex<Identity>,
@@ -88,10 +92,12 @@ impl Engine {
         let recovered_round = flush::recovered_round(&database, identity.instance)?;
         let clean_shutdown = take_clean_marker(&database)?;
         let gate = Arc::new(Gate::new());
+        let readers = Readers::default();
         Ok(Self {
             syncer: Syncer::start(database.clone(), options.sync)?,
             rounds: FlushRounds::start(database.clone(), identity.instance, options.wal, recovered_round)?,
-            reclaimer: Reclaimer::start(database.clone(), gate.clone())?,
+            reclaimer: Reclaimer::start(database.clone(), gate.clone(), readers.clone())?,
+            versions: Versions::open(database.clone())?,
             table: SlotTable::new(rows),
             stripes: Stripes::new(),
             identity: Mutex::new(identity),
@@ -99,6 +105,7 @@ impl Engine {
             closing: AtomicBool::new(false),
             database,
             gate,
+            readers,
             options,
         })
     }
@@ -140,6 +147,17 @@ impl Engine {
     /// Waits until every command that entered before has left.
     pub fn drain(&self) {
         self.gate.drain();
+    }
+
+    /// Registers a reader that outlives a command, before it looks at any generation: what is live now is given back only after the
+    /// guard is dropped. `what` names it in INFO.
+    pub fn long_reader(&self, what: &'static str) -> LongReader {
+        self.readers.register(what)
+    }
+
+    /// What the long readers are that have not ended, the oldest first.
+    pub fn long_readers(&self) -> Vec<&'static str> {
+        self.readers.open()
     }
 
     /// The generation that commands of that slot use.
@@ -215,6 +233,10 @@ impl Engine {
 
     pub(super) fn stripes(&self) -> &Stripes {
         &self.stripes
+    }
+
+    pub(super) fn versions(&self) -> &Versions {
+        &self.versions
     }
 
     pub(super) fn reclaimer(&self) -> &Reclaimer {

@@ -49,6 +49,9 @@ pub enum EngineError {
     /// No number is left for a generation; kept apart because going on would let old keys come back.
     #[error("slot {0} has used up its generations: dump and load the data into a new node")]
     GenerationsExhausted(u16),
+    /// No number is left for a key version.
+    #[error("the key versions are used up: dump and load the data into a new node")]
+    VersionsExhausted,
     /// Imports that never ended hold all the staging places of a slot.
     #[error("slot {0} has too many imports under way: cancel those that are stuck")]
     TooManyStaged(u16),

@@ -12,6 +12,7 @@ use super::{
     sealed::{Opened, Seal},
     slot_table::SlotRow,
     system::{self, SystemBatch, SystemKind, slot_row_key},
+    versions,
 };
 
 /// Ids of a database.
@@ -85,6 +86,7 @@ fn create(database: &Database) -> Result<(Identity, Vec<SlotRow>), EngineError> 
     instance.copy_from_slice(&random[NodeId::LEN..]);
     let identity = Identity { node: NodeId::from_bytes(node), instance: InstanceId::from_bytes(instance) };
     let mut batch = identity.record();
+    batch.append(versions::record(1));
     let rows: Vec<SlotRow> = Slot::all().map(|_| SlotRow::first()).collect();
     for (slot, row) in Slot::all().zip(&rows) {
         batch.put(SystemKind::SlotRow, &slot_row_key(slot), row.encode());

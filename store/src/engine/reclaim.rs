@@ -1,6 +1,6 @@
 //! Giving back the space of dead generations: a background thread deletes their keys, paced, and forgets them when nothing is left.
 //!
-//! A generation is touched only once its drop is durable and every command that began before the drop has ended.
+//! A generation is touched only once its drop is durable and every command and every long reader that began before the drop has ended.
 
 use std::{
     collections::VecDeque,
@@ -20,6 +20,7 @@ use super::{
     gate::Gate,
     layout::{prefix, prefix_end},
     raw::Database,
+    readers::{Readers, Stamp},
     system::{self, SystemBatch, SystemKind, dead_key},
     worker::Worker,
 };
@@ -35,13 +36,24 @@ const ERROR_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct Queue {
-    dead: VecDeque<(Slot, Generation)>,
+    dead: VecDeque<Dead>,
+    /// Something came, or a long reader has ended, since the queue was last looked at.
+    changed: bool,
     stop: bool,
+}
+
+/// A generation whose drop is durable, and when that was.
+#[derive(Clone, Copy)]
+struct Dead {
+    slot: Slot,
+    generation: Generation,
+    stamp: Stamp,
 }
 
 struct Shared {
     database: Arc<Database>,
     gate: Arc<Gate>,
+    readers: Readers,
     queue: Mutex<Queue>,
     wake: Condvar,
     reclaimed_keys: AtomicU64,
@@ -55,30 +67,44 @@ pub(crate) struct Reclaimer {
 
 impl Reclaimer {
     /// Starts with what earlier runs left.
-    pub(crate) fn start(database: Arc<Database>, gate: Arc<Gate>) -> Result<Self, EngineError> {
+    pub(crate) fn start(database: Arc<Database>, gate: Arc<Gate>, readers: Readers) -> Result<Self, EngineError> {
+        let stamp = readers.stamp();
         let mut left = VecDeque::new();
         for (key, _) in system::read_all(&database, SystemKind::Dead)? {
             let damaged = || EngineError::Damaged("the record of a dead generation has a key of the wrong length".into());
             let [_, s0, s1, g0, g1, g2, g3] = *key.first_chunk::<7>().ok_or_else(damaged)?;
             let slot = Slot::new(u16::from_be_bytes([s0, s1])).ok_or_else(damaged)?;
-            left.push_back((slot, Generation(u32::from_be_bytes([g0, g1, g2, g3]))));
+            left.push_back(Dead { slot, generation: Generation(u32::from_be_bytes([g0, g1, g2, g3])), stamp });
         }
         let shared = Arc::new(Shared {
             database,
             gate,
-            queue: Mutex::new(Queue { dead: left, stop: false }),
+            readers,
+            queue: Mutex::new(Queue { dead: left, ..Queue::default() }),
             wake: Condvar::new(),
             reclaimed_keys: AtomicU64::new(0),
+        });
+        let waker = Arc::downgrade(&shared);
+        shared.readers.on_end(move || {
+            if let Some(shared) = waker.upgrade() {
+                shared.lock().changed = true;
+                shared.wake.notify_one();
+            }
         });
         let for_thread = shared.clone();
         let worker = Worker::spawn("reclaim", move || for_thread.run())?;
         Ok(Self { shared, worker })
     }
 
-    /// Hands over generations whose drop is durable.
+    /// Hands over generations whose drop is durable and in sight of whoever comes from now on.
     pub(crate) fn add(&self, dead: Vec<(Slot, Generation)>) {
         if !dead.is_empty() {
-            self.shared.lock().dead.extend(dead);
+            let stamp = self.shared.readers.stamp();
+            let dead = dead.into_iter().map(|(slot, generation)| Dead { slot, generation, stamp });
+            let mut queue = self.shared.lock();
+            queue.dead.extend(dead);
+            queue.changed = true;
+            drop(queue);
             self.shared.wake.notify_one();
         }
     }
@@ -117,18 +143,7 @@ impl Shared {
     }
 
     fn run(&self) {
-        loop {
-            // All that is queued by now is taken together: one drain serves it all.
-            let dead: Vec<(Slot, Generation)> = {
-                let mut queue = self.lock();
-                while queue.dead.is_empty() && !queue.stop {
-                    queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                }
-                if queue.stop {
-                    return;
-                }
-                queue.dead.iter().copied().collect()
-            };
+        while let Some(dead) = self.next() {
             self.gate.drain();
             for group in dead.chunks(GROUP_GENERATIONS) {
                 while let Err(error) = self.reclaim(group) {
@@ -147,6 +162,29 @@ impl Shared {
         }
     }
 
+    /// All that no long reader can see any more, taken together: one drain serves it all. Stamps rise along the queue, so it is the
+    /// queue's front. `None`: the thread is to end.
+    fn next(&self) -> Option<Vec<Dead>> {
+        let mut queue = self.lock();
+        loop {
+            if queue.stop {
+                return None;
+            }
+            queue.changed = false;
+            let candidates: Vec<Dead> = queue.dead.iter().copied().collect();
+            // Asked without the queue's lock: whoever ends a reader holds the registry's and takes the queue's.
+            drop(queue);
+            let free: Vec<Dead> = candidates.into_iter().take_while(|dead| self.readers.passed(dead.stamp)).collect();
+            if !free.is_empty() {
+                return Some(free);
+            }
+            queue = self.lock();
+            while !queue.changed && !queue.stop {
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
     fn pause(&self, pause: Duration) {
         let queue = self.lock();
         if !queue.stop {
@@ -156,9 +194,9 @@ impl Shared {
 
     /// Deletes what the generations hold, then their records, which are durable only after the deletions: both are in the
     /// write-ahead log, in this order. Returns early, with work left, when the thread is to stop.
-    fn reclaim(&self, group: &[(Slot, Generation)]) -> Result<(), EngineError> {
+    fn reclaim(&self, group: &[Dead]) -> Result<(), EngineError> {
         let mut done = SystemBatch::new();
-        for (slot, generation) in group {
+        for Dead { slot, generation, .. } in group {
             for family in Family::USER {
                 while self.delete_some(family, *slot, *generation)? == BATCH_KEYS {
                     self.pause(BATCH_PAUSE);

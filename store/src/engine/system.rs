@@ -33,6 +33,8 @@ pub enum SystemKind {
     MigrationTarget = b'N',
     /// Counters of the migration journal.
     MigrationCounter = b'K',
+    /// Key versions reserved: everything below it may have been given out.
+    Versions = b'V',
 }
 
 /// Keys without their kind byte, and values.
@@ -56,6 +58,11 @@ impl SystemBatch {
     /// Removes a record.
     pub fn delete(&mut self, kind: SystemKind, key: &[u8]) {
         self.0.push((system_key(kind, key), None));
+    }
+
+    /// Adds another one's writes behind its own.
+    pub(super) fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     /// Adds its writes to a batch of the whole database.

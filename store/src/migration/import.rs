@@ -45,6 +45,18 @@ pub struct SlotClaim {
     pub epoch: SlotEpoch,
 }
 
+/// What a source has sent, once its writes wait and nothing is left to send: the last argument of `CLUSTERX IMPORT PREPARE`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sent {
+    /// Records.
+    pub records: u64,
+    /// CRC32 over all batches.
+    pub digest: u32,
+    /// Every key version the source has given out is below this one: what the target makes later must share none with what came.
+    pub versions_end: u64,
+}
+
 /// A unit being taken over.
 pub(super) struct Import {
     unit: TargetUnit,
@@ -164,7 +176,7 @@ impl Migrations {
     }
 
     /// PREPARE n: compares what came with what was sent, makes it durable, and says so durably.
-    pub async fn import_prepare(self: &Arc<Self>, id: AttemptId, records: u64, digest: u32) -> Result<(), MigrationError> {
+    pub async fn import_prepare(self: &Arc<Self>, id: AttemptId, sent: Sent) -> Result<(), MigrationError> {
         let mut import = self.import(id)?.lock_owned().await;
         let this = self.clone();
         blocking(move || {
@@ -174,11 +186,11 @@ impl Migrations {
                 ImportStep::Staged => return Err(MigrationError::UnknownAttempt(id.1)),
             }
             let (have, sum) = (import.records, import.digest.clone().finalize());
-            if (have, sum) != (records, digest) {
-                return Err(MigrationError::Wire(format!(
-                    "{records} records were sent and {have} came, or their digests differ"
-                )));
+            if (have, sum) != (sent.records, sent.digest) {
+                let sent = sent.records;
+                return Err(MigrationError::Wire(format!("{sent} records were sent and {have} came, or their digests differ")));
             }
+            this.engine.raise_versions_above(sent.versions_end)?;
             this.engine.sync_log()?;
             let prepared = TargetUnit { step: ImportStep::Prepared, ..import.unit.clone() };
             let mut batch = SystemBatch::new();

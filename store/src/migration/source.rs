@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{
     MigrationError, Migrations, blocking,
-    import::{BeginRequest, FORMAT, SlotClaim},
+    import::{BeginRequest, FORMAT, Sent, SlotClaim},
     jobs::Job,
     journal::{Journal, SourceUnit},
     wire,
@@ -144,9 +144,10 @@ impl Migrations {
         .await?;
         let copied = self.copy(&mut target, &name, &number, &unit.ranges(), deadline).await?;
         job.step("preparing");
-        let (records, digest) = (copied.records.to_string(), copied.digest.to_string());
-        let prepare: [&[u8]; 7] =
-            [b"CLUSTERX", b"IMPORT", b"PREPARE", name.as_bytes(), number.as_bytes(), records.as_bytes(), digest.as_bytes()];
+        // Read after the unit's writes were parked: whatever has a version in it got it before.
+        let sent = Sent { records: copied.records, digest: copied.digest, versions_end: self.engine.versions_end() };
+        let sent = serde_json::to_string(&sent).map_err(|error| MigrationError::Wire(error.to_string()))?;
+        let prepare: [&[u8]; 6] = [b"CLUSTERX", b"IMPORT", b"PREPARE", name.as_bytes(), number.as_bytes(), sent.as_bytes()];
         target.call(&prepare).await?;
         if job.cancelled() {
             return Err(MigrationError::Cancelled);
@@ -230,6 +231,7 @@ impl Migrations {
 
     /// Reads the unit into batches; ends early when nobody takes them any more.
     fn read(&self, slots: &SlotRanges, sender: &mpsc::Sender<Batch>) -> Result<(), MigrationError> {
+        let _reader = self.engine.long_reader("migration");
         let mut batch = Batch::default();
         let mut payload = Vec::new();
         let send = |batch: &mut Batch, payload: &mut Vec<u8>| {
