@@ -3,10 +3,12 @@
 //! Invariants: every user key begins with its slot and generation; nothing here ever writes a range tombstone; `system` records are
 //! written with a synced WAL in every mode. The bytes on disk are described in `engine/FORMAT.md`.
 
+mod clock;
 mod database;
 mod directory;
 mod error;
 mod families;
+mod filter;
 mod flush;
 mod gate;
 mod generations;
@@ -28,9 +30,10 @@ mod versions;
 mod worker;
 mod write;
 
+pub use clock::system_ms;
 pub use database::{Counters, Engine, EngineOptions, Start};
 pub use error::EngineError;
-pub use flush::{FlushError, FlushWait, now_ms};
+pub use flush::{FlushError, FlushWait};
 pub use gate::Inside;
 pub use layout::Generation;
 pub use readers::LongReader;

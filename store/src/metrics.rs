@@ -67,7 +67,8 @@ impl Collector for NodeCollector {
         counter("parked_commands", "Commands that waited for a slot's switch", stats.parked.load(Relaxed))?;
         counter("wal_fsyncs", "Fsyncs of the write-ahead log", counters.wal_fsyncs)?;
         counter("flush_rounds", "Flush rounds completed since the start", counters.flush_rounds_total)?;
-        counter("reclaimed_keys", "Keys of dead generations deleted", counters.reclaimed_keys)?;
+        counter("reclaimed_keys", "Keys of dead generations removed", counters.reclaimed_keys)?;
+        counter("expired_keys", "Keys removed because they had expired", counters.expired_keys)?;
         let jobs = node.migrations.jobs();
         counter("migrated_keys", "Keys moved by the jobs remembered", jobs.iter().map(|job| job.keys_done).sum())?;
         counter("migration_attempts", "Attempts of the jobs remembered", jobs.iter().map(|job| job.attempts).sum())?;

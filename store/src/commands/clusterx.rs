@@ -11,7 +11,6 @@ use sluice_topology::{
 
 use super::{CommandError, Later, LaterReply, run::ok_later as ok, scan::offload};
 use crate::{
-    engine::now_ms,
     migration::{BeginRequest, Sent, Started},
     node::Node,
     protocol::Request,
@@ -265,7 +264,7 @@ fn migrations(node: &Node) -> LaterReply {
 fn slot_stats(node: Arc<Node>, slots: SlotRanges) -> Result<Later, CommandError> {
     Ok(Box::pin(async move {
         let stats = offload(move || {
-            let (mut keys, mut bytes, now) = (Vec::new(), Vec::new(), now_ms());
+            let (mut keys, mut bytes, now) = (Vec::new(), Vec::new(), node.engine.now_ms());
             for slot in slots.iter() {
                 let _inside = node.engine.enter();
                 let usage = node.engine.slot_usage(slot, now)?;

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
 use super::{CommandError, Context};
-use crate::{config::plan_memory, engine::now_ms, node::Node, protocol::Request};
+use crate::{config::plan_memory, engine::system_ms, node::Node, protocol::Request};
 
 /// The version of Redis whose commands and replies are followed; clients choose features by it.
 pub(super) const REDIS_VERSION: &str = "7.4.0";
@@ -56,7 +56,7 @@ fn server(node: &Node) -> String {
         ("run_id", node.cluster.me().to_string()),
         ("tcp_port", node.settings.port.to_string()),
         ("admin_port", node.settings.admin_port.to_string()),
-        ("server_time_usec", (now_ms() * 1000).to_string()),
+        ("server_time_usec", (system_ms() * 1000).to_string()),
         ("uptime_in_seconds", uptime.to_string()),
         ("uptime_in_days", (uptime / 86_400).to_string()),
     ])
@@ -100,6 +100,7 @@ fn persistence(node: &Node) -> String {
         ("clean_shutdown", yes(status.clean_shutdown)),
         ("latest_sequence", status.latest_sequence.to_string()),
         ("reclaim_pending_generations", counters.reclaim_pending.to_string()),
+        ("long_readers", node.engine.long_readers().join(",")),
         ("reclaimed_keys_total", counters.reclaimed_keys.to_string()),
     ])
 }
@@ -111,6 +112,7 @@ fn stats(node: &Node) -> String {
         ("total_commands_processed", stats.commands.load(Relaxed).to_string()),
         ("rejected_connections", stats.connections_rejected.load(Relaxed).to_string()),
         ("total_error_replies", stats.errors.load(Relaxed).to_string()),
+        ("expired_keys", node.engine.counters().expired_keys.to_string()),
         ("parked_commands_total", stats.parked.load(Relaxed).to_string()),
     ])
 }

@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     cluster::Route,
-    engine::now_ms,
     node::Node,
     protocol::{ReplyWriter, Request},
     types::Keyspace,
@@ -34,7 +33,7 @@ pub struct Context<'n, 'r> {
 impl<'n> Context<'n, '_> {
     /// The keys as of now.
     pub fn keyspace(&self) -> Keyspace<'n> {
-        Keyspace::new(&self.node.engine, now_ms())
+        Keyspace::new(&self.node.engine, self.node.engine.now_ms())
     }
 }
 

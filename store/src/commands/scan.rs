@@ -12,7 +12,7 @@ use std::{
 use sluice_topology::{Slot, SlotRanges};
 
 use super::{CommandError, Later, LaterReply, glob};
-use crate::{engine::Engine, engine::now_ms, node::Node, protocol::Request, types::parse_integer};
+use crate::{engine::Engine, node::Node, protocol::Request, types::parse_integer};
 
 /// Cursors inside a slot that are remembered.
 const CURSORS_MAX: usize = 4096;
@@ -101,7 +101,7 @@ fn parse(request: &Request) -> Result<Wanted, CommandError> {
 }
 
 fn page(engine: &Engine, served: &SlotRanges, wanted: Wanted) -> Result<Page, CommandError> {
-    let (now, mut keys, mut seen) = (now_ms(), Vec::new(), 0);
+    let (now, mut keys, mut seen) = (engine.now_ms(), Vec::new(), 0);
     let (mut slot, mut after) = (wanted.from, wanted.after);
     loop {
         let mut stopped_at = None;
@@ -140,7 +140,7 @@ pub(super) fn dbsize(node: &Arc<Node>, _: &Request) -> Result<Later, CommandErro
     let node = node.clone();
     Ok(Box::pin(async move {
         let count = offload(move || {
-            let (served, now, mut count) = (node.cluster.served(), now_ms(), 0);
+            let (served, now, mut count) = (node.cluster.served(), node.engine.now_ms(), 0);
             let mut next = Slot::new(0);
             while let Some(slot) = next {
                 let _inside = node.engine.enter();

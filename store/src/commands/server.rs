@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{CommandError, Context, Later, listing, run::ok_later, scan::offload};
-use crate::{config::specs, engine::SyncPolicy, engine::now_ms, node::Node, protocol::Request};
+use crate::{config::specs, engine::SyncPolicy, engine::system_ms, node::Node, protocol::Request};
 
 type Outcome = Result<(), CommandError>;
 
@@ -97,7 +97,7 @@ pub(super) fn config(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 pub(super) fn time(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
-    let now = now_ms();
+    let now = system_ms();
     cx.reply.array(2);
     cx.reply.bulk((now / 1000).to_string().as_bytes());
     cx.reply.bulk((now % 1000 * 1000).to_string().as_bytes());

@@ -2,7 +2,6 @@
 
 use super::{CommandError, Context};
 use crate::{
-    engine::now_ms,
     protocol::Request,
     types::{Condition, SetOptions, Ttl, parse_integer},
 };
@@ -19,7 +18,7 @@ pub(super) fn get(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 pub(super) fn set(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let options = set_options(&request[3..])?;
+    let options = set_options(&request[3..], cx.node.engine.now_ms())?;
     let (outcome, written) = cx.keyspace().set(&request[1], &request[2], options)?;
     cx.session.note(written);
     match (options.get, outcome.old) {
@@ -31,7 +30,7 @@ pub(super) fn set(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     Ok(())
 }
 
-fn set_options(words: &[bytes::Bytes]) -> Result<SetOptions, CommandError> {
+fn set_options(words: &[bytes::Bytes], now_ms: u64) -> Result<SetOptions, CommandError> {
     let mut options = SetOptions::default();
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -43,7 +42,7 @@ fn set_options(words: &[bytes::Bytes]) -> Result<SetOptions, CommandError> {
             b"keepttl" if options.ttl == Ttl::None => options.ttl = Ttl::Keep,
             b"ex" | b"px" | b"exat" | b"pxat" if options.ttl == Ttl::None => {
                 let number = words.next().ok_or_else(CommandError::syntax)?;
-                options.ttl = Ttl::At(expiry("set", number, name.starts_with(b"ex"), name.len() == 2)?);
+                options.ttl = Ttl::At(expiry("set", number, name.starts_with(b"ex"), if name.len() == 2 { now_ms } else { 0 })?);
             }
             _ => return Err(CommandError::syntax()),
         }
@@ -51,13 +50,13 @@ fn set_options(words: &[bytes::Bytes]) -> Result<SetOptions, CommandError> {
     Ok(options)
 }
 
-/// A positive time to live or Unix time, in seconds or milliseconds, as a Unix time in milliseconds.
-fn expiry(command: &str, number: &[u8], seconds: bool, relative: bool) -> Result<u64, CommandError> {
+/// A positive number of seconds or milliseconds after `since_ms`, as a Unix time in milliseconds.
+fn expiry(command: &str, number: &[u8], seconds: bool, since_ms: u64) -> Result<u64, CommandError> {
     let invalid = || CommandError::new(format!("ERR invalid expire time in '{command}' command"));
     let number = parse_integer(number)?;
     let number = u64::try_from(number).ok().filter(|number| *number > 0).ok_or_else(invalid)?;
     let ms = if seconds { number.checked_mul(1000) } else { Some(number) };
-    let at = ms.and_then(|ms| ms.checked_add(if relative { now_ms() } else { 0 }));
+    let at = ms.and_then(|ms| ms.checked_add(since_ms));
     at.filter(|at| i64::try_from(*at).is_ok()).ok_or_else(invalid)
 }
 
@@ -70,11 +69,11 @@ pub(super) fn setnx(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 pub(super) fn setex(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    set_expiring(cx, request, expiry("setex", &request[2], true, true)?)
+    set_expiring(cx, request, expiry("setex", &request[2], true, cx.node.engine.now_ms())?)
 }
 
 pub(super) fn psetex(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    set_expiring(cx, request, expiry("psetex", &request[2], false, true)?)
+    set_expiring(cx, request, expiry("psetex", &request[2], false, cx.node.engine.now_ms())?)
 }
 
 fn set_expiring(cx: &mut Context<'_, '_>, request: &Request, at: u64) -> Outcome {

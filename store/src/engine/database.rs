@@ -12,7 +12,10 @@ use rocksdb::{Cache, DBRecoveryMode, LogLevel, Options, WriteBufferManager};
 use sluice_topology::{InstanceId, NodeId, Slot};
 
 use super::{
-    EngineError, FlushError, FlushWait, Generation, Inside, SyncPolicy, directory,
+    EngineError, FlushError, FlushWait, Generation, Inside, SyncPolicy,
+    clock::Clock,
+    directory,
+    filter::Removable,
     flush::{self, FlushRounds},
     gate::Gate,
     identity::{self, Identity},
@@ -72,7 +75,9 @@ pub struct Engine {
     gate: Arc<Gate>,
     readers: Readers,
     versions: Versions,
-    table: SlotTable,
+    table: Arc<SlotTable>,
+    clock: Arc<Clock>,
+    removable: Arc<Removable>,
     stripes: Stripes,
     identity: Mutex<Identity>,
     options: EngineOptions,
@@ -85,23 +90,30 @@ impl Engine {
     pub fn open(options: EngineOptions) -> Result<Self, EngineError> {
         let path = directory::prepare(&options.directory)?;
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
-        let database = Database::open(&path, &db_options(&options, &cache), &options, &cache)
+        let clock = Arc::new(Clock::new());
+        let removable = Arc::new(Removable::new(clock.clone()));
+        let database = Database::open(&path, &db_options(&options, &cache), &options, &cache, &removable)
             .map_err(|error| explain_open(&options.directory, error))?;
         let database = Arc::new(database);
         let (identity, rows, created) = identity::load_or_create(&database)?;
-        let recovered_round = flush::recovered_round(&database, identity.instance)?;
-        let clean_shutdown = take_clean_marker(&database)?;
+        let marker = flush::recovered(&database, identity.instance)?;
+        let closed = take_clean_marker(&database)?;
+        clock.raise(marker.at_ms.max(closed.unwrap_or(0)));
         let gate = Arc::new(Gate::new());
         let readers = Readers::default();
+        let table = Arc::new(SlotTable::new(rows));
+        removable.loaded(table.clone());
         Ok(Self {
             syncer: Syncer::start(database.clone(), options.sync)?,
-            rounds: FlushRounds::start(database.clone(), identity.instance, options.wal, recovered_round)?,
-            reclaimer: Reclaimer::start(database.clone(), gate.clone(), readers.clone())?,
+            rounds: FlushRounds::start(database.clone(), clock.clone(), identity.instance, options.wal, marker.round)?,
+            reclaimer: Reclaimer::start(database.clone(), gate.clone(), readers.clone(), removable.clone(), &table)?,
             versions: Versions::open(database.clone())?,
-            table: SlotTable::new(rows),
+            table,
+            clock,
+            removable,
             stripes: Stripes::new(),
             identity: Mutex::new(identity),
-            start: Start { created, recovered_round, clean_shutdown },
+            start: Start { created, recovered_round: marker.round, clean_shutdown: closed.is_some() },
             closing: AtomicBool::new(false),
             database,
             gate,
@@ -142,6 +154,11 @@ impl Engine {
     /// Enters the gate: see [`super::gate`]. Every command does, before it looks at ownership or generations.
     pub fn enter(&self) -> Inside<'_> {
         self.gate.enter()
+    }
+
+    /// Unix time in milliseconds, as expiry is judged by it: it never goes back, whatever the system's clock does.
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
     }
 
     /// Waits until every command that entered before has left.
@@ -202,7 +219,8 @@ impl Engine {
         self.reclaimer.stop();
         let receipt = self.rounds.request(false).map_err(close_error)?.receipt_blocking().map_err(close_error)?;
         let mut clean = SystemBatch::new();
-        clean.put(SystemKind::Clean, b"", receipt.round.to_be_bytes().to_vec());
+        let at_ms = self.now_ms();
+        clean.put(SystemKind::Clean, b"", [receipt.round.to_be_bytes(), at_ms.to_be_bytes()].concat());
         system::write(&self.database, clean)?;
         self.rounds.stop();
         self.syncer.stop();
@@ -220,6 +238,7 @@ impl Engine {
             flush_waiters: self.rounds.waiters(),
             reclaim_pending: self.reclaimer.pending() as u64,
             reclaimed_keys: self.reclaimer.reclaimed_keys(),
+            expired_keys: self.removable.expired_keys(),
         }
     }
 
@@ -263,8 +282,10 @@ pub struct Counters {
     pub flush_waiters: u64,
     /// Dead generations not yet worked off.
     pub reclaim_pending: u64,
-    /// Keys of dead generations deleted since the start.
+    /// Keys of dead generations removed since the start.
     pub reclaimed_keys: u64,
+    /// Keys removed because they had expired, since the start.
+    pub expired_keys: u64,
 }
 
 fn close_error(error: FlushError) -> EngineError {
@@ -298,15 +319,14 @@ fn db_options(options: &EngineOptions, cache: &Cache) -> Options {
     db
 }
 
-/// Reads and removes the marker of a clean shutdown: it speaks of the last shutdown only.
-fn take_clean_marker(database: &Database) -> Result<bool, EngineError> {
-    if system::read_one(database, SystemKind::Clean, b"")?.is_none() {
-        return Ok(false);
-    }
+/// Reads and removes the marker of a clean shutdown: it speaks of the last shutdown only. Its time, Unix milliseconds, when there is one.
+fn take_clean_marker(database: &Database) -> Result<Option<u64>, EngineError> {
+    let Some(marker) = system::read_one(database, SystemKind::Clean, b"")? else { return Ok(None) };
     let mut batch = SystemBatch::new();
     batch.delete(SystemKind::Clean, b"");
     system::write(database, batch)?;
-    Ok(true)
+    // Markers had no time at first.
+    Ok(Some(marker.get(8..).and_then(|at| at.try_into().ok()).map_or(0, u64::from_be_bytes)))
 }
 
 /// RocksDB's message about its lock file, in our words.

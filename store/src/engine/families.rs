@@ -2,7 +2,12 @@
 
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options};
 
-use super::database::EngineOptions;
+use std::sync::Arc;
+
+use super::{
+    database::EngineOptions,
+    filter::{Factory, Removable},
+};
 
 /// A column family. The order is the order in which handles are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +41,15 @@ impl Family {
 }
 
 /// Descriptors of every family, the `default` one that RocksDB insists on included; it stays empty.
-pub(crate) fn descriptors(options: &EngineOptions, cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
+pub(crate) fn descriptors(options: &EngineOptions, cache: &Cache, removable: &Arc<Removable>) -> Vec<ColumnFamilyDescriptor> {
     let mut all = vec![ColumnFamilyDescriptor::new("default", Options::default())];
-    all.extend(Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, options, cache))));
+    all.extend(Family::ALL.map(|family| {
+        let mut of_family = family_options(family, options, cache);
+        if family != Family::System {
+            of_family.set_compaction_filter_factory(Factory { family, removable: removable.clone() });
+        }
+        ColumnFamilyDescriptor::new(family.name(), of_family)
+    }));
     all
 }
 

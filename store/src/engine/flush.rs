@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use rocksdb::{WriteBatch, WriteOptions};
@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::{
     EngineError,
+    clock::{Clock, system_ms},
     families::Family,
     layout::OWN_PREFIX,
     raw::Database,
@@ -80,6 +81,7 @@ struct State {
 
 struct Shared {
     database: Arc<Database>,
+    clock: Arc<Clock>,
     instance: InstanceId,
     wal: bool,
     state: Mutex<State>,
@@ -96,9 +98,16 @@ pub(crate) struct FlushRounds {
 
 impl FlushRounds {
     /// Starts the thread; rounds count on from the one that was recovered.
-    pub(crate) fn start(database: Arc<Database>, instance: InstanceId, wal: bool, recovered: u64) -> Result<Self, EngineError> {
+    pub(crate) fn start(
+        database: Arc<Database>,
+        clock: Arc<Clock>,
+        instance: InstanceId,
+        wal: bool,
+        recovered: u64,
+    ) -> Result<Self, EngineError> {
         let shared = Arc::new(Shared {
             database,
+            clock,
             instance,
             wal,
             state: Mutex::new(State { completed: recovered, ..State::default() }),
@@ -203,13 +212,13 @@ impl Shared {
             FlushError::Failed { round, why: error.to_string() }
         };
         let bytes = self.memtable_bytes();
-        write_marker(&self.database, self.instance, round, self.wal).map_err(failed)?;
+        self.write_marker(round).map_err(failed)?;
         let sequence = self.database.db().latest_sequence_number();
         self.await_no_stall(started);
         self.database.flush_all(true).map_err(failed)?;
         let duration_ms = started.elapsed().as_millis() as u64;
         tracing::info!(round, sequence, bytes, duration_ms, waiters, "flush round completed");
-        Ok(FlushReceipt { instance: self.instance, round, sequence, durable_at_ms: now_ms(), bytes, duration_ms, waiters })
+        Ok(FlushReceipt { instance: self.instance, round, sequence, durable_at_ms: system_ms(), bytes, duration_ms, waiters })
     }
 
     /// Waits, bounded, until a flush would not make writers wait.
@@ -222,6 +231,15 @@ impl Shared {
         while stalled() && started.elapsed() < STALL_WAIT {
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    fn write_marker(&self, round: u64) -> Result<(), EngineError> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(!self.wal);
+        let mut batch = WriteBatch::default();
+        let marker = Marker { round, at_ms: self.clock.now_ms() };
+        batch.put_cf(self.database.family(Family::Meta), marker_key(), marker.encode(self.instance));
+        Ok(self.database.db().write_opt(batch, &options)?)
     }
 
     fn memtable_bytes(&self) -> u64 {
@@ -237,27 +255,52 @@ fn marker_key() -> Vec<u8> {
     [&OWN_PREFIX[..], b"flush-round"].concat()
 }
 
-fn write_marker(database: &Database, instance: InstanceId, round: u64, wal: bool) -> Result<(), EngineError> {
-    let mut options = WriteOptions::default();
-    options.disable_wal(!wal);
-    let mut batch = WriteBatch::default();
-    let record = Seal::new().bytes(instance.as_bytes()).u64(round).u64(now_ms()).finish();
-    batch.put_cf(database.family(Family::Meta), marker_key(), record);
-    Ok(database.db().write_opt(batch, &options)?)
+/// The marker of the last flush round that a start found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marker {
+    /// The round; 0 when none was ever flushed.
+    pub(crate) round: u64,
+    /// The engine's time when it was written, Unix milliseconds.
+    pub(crate) at_ms: u64,
 }
 
-/// The round that this start found on disk; 0 when none was ever flushed.
-pub(crate) fn recovered_round(database: &Database, instance: InstanceId) -> Result<u64, EngineError> {
-    let Some(bytes) = database.db().get_cf(database.family(Family::Meta), marker_key())? else { return Ok(0) };
-    let mut record = Opened::open("the flush marker", &bytes)?;
+impl Marker {
+    fn encode(self, instance: InstanceId) -> Vec<u8> {
+        Seal::new().bytes(instance.as_bytes()).u64(self.round).u64(self.at_ms).finish()
+    }
+}
+
+/// Reads the marker of the last flush round.
+pub(crate) fn recovered(database: &Database, instance: InstanceId) -> Result<Marker, EngineError> {
+    let Some(bytes) = database.db().get_cf(database.family(Family::Meta), marker_key())? else { return Ok(Marker::default()) };
+    decode_marker(&bytes, instance)
+}
+
+fn decode_marker(bytes: &[u8], instance: InstanceId) -> Result<Marker, EngineError> {
+    let mut record = Opened::open("the flush marker", bytes)?;
     let found = InstanceId::from_bytes(record.array()?);
     if found != instance {
         return Err(EngineError::Damaged(format!("the flush marker is of instance {found}, the database is {instance}")));
     }
-    record.u64()
+    Ok(Marker { round: record.u64()?, at_ms: record.u64()? })
 }
 
-/// Unix time in milliseconds.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_marker_round_trips_and_belongs_to_one_instance(id in any::<[u8; 16]>(), round in any::<u64>(), at_ms in any::<u64>()) {
+            let (marker, instance) = (Marker { round, at_ms }, InstanceId::from_bytes(id));
+            let bytes = marker.encode(instance);
+            prop_assert_eq!(decode_marker(&bytes, instance).unwrap(), marker);
+            prop_assert!(decode_marker(&bytes[..bytes.len() - 1], instance).is_err());
+            let mut other = id;
+            other[0] ^= 1;
+            prop_assert!(decode_marker(&bytes, InstanceId::from_bytes(other)).is_err());
+        }
+    }
 }

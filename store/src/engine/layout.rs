@@ -39,6 +39,12 @@ pub(crate) fn prefix_end(slot: Slot, generation: Generation) -> [u8; PREFIX_LEN]
     }
 }
 
+/// Slot and generation of a prefix; `None` for what is no user's.
+pub(crate) fn split_prefix(prefix: [u8; PREFIX_LEN]) -> Option<(Slot, Generation)> {
+    let [s0, s1, g @ ..] = prefix;
+    Some((Slot::new(u16::from_be_bytes([s0, s1]))?, Generation(u32::from_be_bytes(g))))
+}
+
 /// Writes the stored form of a user key into `buffer`, replacing what was in it.
 pub(crate) fn encode_key(buffer: &mut Vec<u8>, slot: Slot, generation: Generation, key: &[u8]) {
     buffer.clear();
@@ -62,6 +68,7 @@ mod tests {
             encode_key(&mut stored, slot, generation, &key);
             prop_assert!(stored.as_slice() >= prefix(slot, generation).as_slice());
             prop_assert!(stored.as_slice() < prefix_end(slot, generation).as_slice());
+            prop_assert_eq!(split_prefix(prefix(slot, generation)), Some((slot, generation)));
             prop_assert!(prefix_end(slot, generation).as_slice() < OWN_PREFIX.as_slice());
             prop_assert_eq!(&stored[PREFIX_LEN..], key.as_slice());
         }

@@ -5,6 +5,7 @@ use std::{
     ffi::{CStr, c_char},
     path::Path,
     ptr,
+    sync::Arc,
 };
 
 use librocksdb_sys as ffi;
@@ -14,6 +15,7 @@ use super::{
     EngineError,
     database::EngineOptions,
     families::{self, Family},
+    filter::Removable,
 };
 
 /// A column family's handle. Valid as long as the [`Database`] it came from.
@@ -39,8 +41,14 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(crate) fn open(path: &Path, db_options: &Options, options: &EngineOptions, cache: &Cache) -> Result<Self, EngineError> {
-        let db = DB::open_cf_descriptors(db_options, path, families::descriptors(options, cache))?;
+    pub(crate) fn open(
+        path: &Path,
+        db_options: &Options,
+        options: &EngineOptions,
+        cache: &Cache,
+        removable: &Arc<Removable>,
+    ) -> Result<Self, EngineError> {
+        let db = DB::open_cf_descriptors(db_options, path, families::descriptors(options, cache, removable))?;
         let mut handles = [Handle(ptr::null_mut()); Family::ALL.len()];
         for (handle, family) in handles.iter_mut().zip(Family::ALL) {
             let found = db
@@ -81,5 +89,11 @@ impl Database {
             ffi::rocksdb_free(error.cast());
             Err(EngineError::Flush(text))
         }
+    }
+
+    /// Ends running manual compactions and lets no other one begin: the engine closes.
+    pub(crate) fn end_manual_compactions(&self) {
+        // SAFETY: the database is alive for `self`; the call may be made from any thread, any number of times.
+        unsafe { ffi::rocksdb_disable_manual_compaction(self.db.as_raw_ptr()) }
     }
 }

@@ -1,6 +1,10 @@
-//! Giving back the space of dead generations: a background thread deletes their keys, paced, and forgets them when nothing is left.
+//! Giving back the space of dead generations: a background thread that forgets them when nothing is left.
 //!
 //! A generation is touched only once its drop is durable and every command and every long reader that began before the drop has ended.
+//! Then its keys are explicitly dead: to the compaction filter, and to what [`group`] does.
+
+mod group;
+mod plan;
 
 use std::{
     collections::VecDeque,
@@ -11,23 +15,20 @@ use std::{
     time::Duration,
 };
 
-use rocksdb::{ReadOptions, WriteBatch};
 use sluice_topology::Slot;
 
 use super::{
     EngineError, Generation,
-    families::Family,
+    filter::Removable,
     gate::Gate,
-    layout::{prefix, prefix_end},
     raw::Database,
     readers::{Readers, Stamp},
-    system::{self, SystemBatch, SystemKind, dead_key},
+    slot_table::SlotTable,
+    system::{self, SystemKind},
     worker::Worker,
 };
 
-/// Keys deleted in one batch.
-const BATCH_KEYS: usize = 1000;
-/// Pause after each batch, so that deleting never takes more than a share of the disk from the living.
+/// Pause after each batch of deletions, so that deleting never takes more than a share of the disk from the living.
 const BATCH_PAUSE: Duration = Duration::from_millis(2);
 /// Generations whose records are removed in one durable write.
 const GROUP_GENERATIONS: usize = 256;
@@ -54,6 +55,7 @@ struct Shared {
     database: Arc<Database>,
     gate: Arc<Gate>,
     readers: Readers,
+    removable: Arc<Removable>,
     queue: Mutex<Queue>,
     wake: Condvar,
     reclaimed_keys: AtomicU64,
@@ -67,19 +69,31 @@ pub(crate) struct Reclaimer {
 
 impl Reclaimer {
     /// Starts with what earlier runs left.
-    pub(crate) fn start(database: Arc<Database>, gate: Arc<Gate>, readers: Readers) -> Result<Self, EngineError> {
+    pub(crate) fn start(
+        database: Arc<Database>,
+        gate: Arc<Gate>,
+        readers: Readers,
+        removable: Arc<Removable>,
+        table: &SlotTable,
+    ) -> Result<Self, EngineError> {
         let stamp = readers.stamp();
         let mut left = VecDeque::new();
         for (key, _) in system::read_all(&database, SystemKind::Dead)? {
             let damaged = || EngineError::Damaged("the record of a dead generation has a key of the wrong length".into());
             let [_, s0, s1, g0, g1, g2, g3] = *key.first_chunk::<7>().ok_or_else(damaged)?;
             let slot = Slot::new(u16::from_be_bytes([s0, s1])).ok_or_else(damaged)?;
-            left.push_back(Dead { slot, generation: Generation(u32::from_be_bytes([g0, g1, g2, g3])), stamp });
+            let generation = Generation(u32::from_be_bytes([g0, g1, g2, g3]));
+            if table.in_use(slot, generation) {
+                let number = generation.0;
+                return Err(EngineError::Damaged(format!("generation {number} of slot {slot} is said to be dead and is in use")));
+            }
+            left.push_back(Dead { slot, generation, stamp });
         }
         let shared = Arc::new(Shared {
             database,
             gate,
             readers,
+            removable,
             queue: Mutex::new(Queue { dead: left, ..Queue::default() }),
             wake: Condvar::new(),
             reclaimed_keys: AtomicU64::new(0),
@@ -114,15 +128,16 @@ impl Reclaimer {
         self.shared.lock().dead.len()
     }
 
-    /// Keys deleted since the start.
+    /// Keys removed since the start, by whatever means.
     pub(crate) fn reclaimed_keys(&self) -> u64 {
-        self.shared.reclaimed_keys.load(Ordering::Relaxed)
+        self.shared.reclaimed_keys.load(Ordering::Relaxed) + self.shared.removable.dead_keys()
     }
 
     /// Ends the thread; what is left is found again at the next start.
     pub(crate) fn stop(&self) {
         self.shared.lock().stop = true;
         self.shared.wake.notify_one();
+        self.shared.database.end_manual_compactions();
         self.worker.join();
     }
 }
@@ -190,45 +205,5 @@ impl Shared {
         if !queue.stop {
             let _ = self.wake.wait_timeout(queue, pause);
         }
-    }
-
-    /// Deletes what the generations hold, then their records, which are durable only after the deletions: both are in the
-    /// write-ahead log, in this order. Returns early, with work left, when the thread is to stop.
-    fn reclaim(&self, group: &[Dead]) -> Result<(), EngineError> {
-        let mut done = SystemBatch::new();
-        for Dead { slot, generation, .. } in group {
-            for family in Family::USER {
-                while self.delete_some(family, *slot, *generation)? == BATCH_KEYS {
-                    self.pause(BATCH_PAUSE);
-                    if self.stopped() {
-                        return Ok(());
-                    }
-                }
-            }
-            done.delete(SystemKind::Dead, &dead_key(*slot, *generation));
-        }
-        system::write(&self.database, done)
-    }
-
-    /// Deletes up to [`BATCH_KEYS`] keys of a generation in one family; returns how many.
-    fn delete_some(&self, family: Family, slot: Slot, generation: Generation) -> Result<usize, EngineError> {
-        let handle = self.database.family(family);
-        let mut bounds = ReadOptions::default();
-        bounds.set_iterate_upper_bound(prefix_end(slot, generation).to_vec());
-        bounds.fill_cache(false);
-        let mut batch = WriteBatch::default();
-        let mut iterator = self.database.db().raw_iterator_cf_opt(handle, bounds);
-        iterator.seek(prefix(slot, generation));
-        while let Some(key) = iterator.key().filter(|_| batch.len() < BATCH_KEYS) {
-            batch.delete_cf(handle, key);
-            iterator.next();
-        }
-        iterator.status()?;
-        let keys = batch.len();
-        if keys > 0 {
-            self.database.db().write(batch)?;
-            self.reclaimed_keys.fetch_add(keys as u64, Ordering::Relaxed);
-        }
-        Ok(keys)
     }
 }

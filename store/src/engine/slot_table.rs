@@ -125,6 +125,18 @@ impl SlotTable {
         Generation(self.live[slot.index()].load(Ordering::SeqCst))
     }
 
+    /// Whether the generation is live or staged.
+    pub(crate) fn in_use(&self, slot: Slot, generation: Generation) -> bool {
+        let rows = self.rows();
+        let row = &rows[slot.index()];
+        row.live == generation || row.staged.contains(&generation)
+    }
+
+    /// Whether the generation is staged.
+    pub(crate) fn is_staged(&self, slot: Slot, generation: Generation) -> bool {
+        self.rows()[slot.index()].staged.contains(&generation)
+    }
+
     /// Takes the table for a change.
     pub(crate) fn rows(&self) -> MutexGuard<'_, Vec<SlotRow>> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)

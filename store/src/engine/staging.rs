@@ -73,9 +73,13 @@ impl Engine {
 
     /// Writes records into staged generations, in one batch, through the write-ahead log in every mode. Not yet durable.
     pub fn put_staged<'a>(&self, records: impl IntoIterator<Item = (Generation, RawRecord<'a>)>) -> Result<(), EngineError> {
+        // Inside the gate: what is aborted meanwhile is not given back under this write.
+        let _inside = self.enter();
         let (mut batch, mut stored) = (WriteBatch::default(), Vec::new());
         for (generation, record) in records {
-            debug_assert_ne!(generation, self.live(record.slot), "a migration writes only where nobody can see it");
+            if !self.table().is_staged(record.slot, generation) {
+                return Err(EngineError::NotStaged { slot: record.slot.get(), generation: generation.0 });
+            }
             encode_key(&mut stored, record.slot, generation, record.key);
             batch.put_cf(self.database().family(record.family.0), &stored, record.value);
         }

@@ -1,32 +1,13 @@
 //! Key versions: whatever ends the process, none is given out twice.
 
-#![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
-
 use std::{collections::HashSet, sync::Mutex, thread};
 
-use sluice_store::engine::{Engine, EngineOptions, SyncPolicy, SystemBatch, SystemKind};
+use sluice_store::engine::{SystemBatch, SystemKind};
+
+use crate::engine::Setup;
 
 /// More than one reserved block.
 const TAKEN: usize = 70_000;
-
-fn open(directory: &std::path::Path, wal: bool) -> Engine {
-    try_open(directory, wal).expect("opened")
-}
-
-fn try_open(directory: &std::path::Path, wal: bool) -> Result<Engine, sluice_store::engine::EngineError> {
-    Engine::open(EngineOptions {
-        directory: directory.to_owned(),
-        wal,
-        sync: SyncPolicy::No,
-        block_cache_bytes: 8 << 20,
-        row_cache_bytes: 0,
-        write_buffer_bytes: 1 << 20,
-        memtables_bytes: 4 << 20,
-        wal_bytes_max: 64 << 20,
-        background_jobs: 2,
-        open_files_max: 100,
-    })
-}
 
 #[test]
 fn no_version_is_given_out_twice_over_restarts_in_order_or_not() {
@@ -34,7 +15,7 @@ fn no_version_is_given_out_twice_over_restarts_in_order_or_not() {
     let seen = Mutex::new(HashSet::new());
     let mut highest = 0;
     for (run, wal) in [true, false, true, false].into_iter().enumerate() {
-        let engine = open(root.path(), wal);
+        let engine = Setup::small(wal).open(root.path());
         let take = || {
             let versions: Vec<u64> = (0..TAKEN).map(|_| engine.next_version().expect("a version")).collect();
             let mut seen = seen.lock().expect("the others did not panic");
@@ -56,14 +37,14 @@ fn no_version_is_given_out_twice_over_restarts_in_order_or_not() {
 #[test]
 fn versions_are_raised_above_those_of_a_source_for_good() {
     let root = tempfile::tempdir().expect("a directory");
-    let engine = open(root.path(), false);
+    let engine = Setup::small(false).open(root.path());
     let first = engine.next_version().expect("a version");
     engine.raise_versions_above(first).expect("it is so already");
     engine.raise_versions_above(1 << 40).expect("raised");
     assert_eq!(engine.next_version().expect("a version"), (1 << 40) + 1);
     engine.raise_versions_above(5).expect("lower ones change nothing");
     drop(engine);
-    let engine = open(root.path(), false);
+    let engine = Setup::small(false).open(root.path());
     assert!(engine.next_version().expect("a version") > (1 << 40) + 1);
     let error = engine.raise_versions_above(u64::MAX - 1).expect_err("there are none above");
     assert!(error.to_string().contains("used up"), "{error}");
@@ -73,11 +54,11 @@ fn versions_are_raised_above_those_of_a_source_for_good() {
 #[test]
 fn a_damaged_counter_refuses_to_start() {
     let root = tempfile::tempdir().expect("a directory");
-    let engine = open(root.path(), true);
+    let engine = Setup::small(true).open(root.path());
     let mut batch = SystemBatch::new();
     batch.put(SystemKind::Versions, b"", vec![1, 2, 3, 4, 5, 6]);
     engine.write_system(batch).expect("written");
     drop(engine);
-    let error = try_open(root.path(), true).err().expect("it has to be refused").to_string();
+    let error = Setup::small(true).try_open(root.path()).err().expect("it has to be refused").to_string();
     assert!(error.contains("key versions fails its checksum"), "{error}");
 }

@@ -1,0 +1,89 @@
+//! Disk usage, measured as the size of the directory.
+
+use std::{ops::Range, time::Instant};
+
+use sluice_store::engine::{Engine, SystemBatch};
+
+use crate::engine::{Noise, Setup, await_reclaimed, disk_bytes, eventually, flush, get_string, put_string, slot};
+
+const VALUE_BYTES: usize = 8 << 10;
+
+/// Mebibytes that are written and dropped; `SLUICE_TEST_DROP_MIB=1024` for the full measure.
+fn dropped_mib() -> usize {
+    std::env::var("SLUICE_TEST_DROP_MIB").ok().and_then(|text| text.parse().ok()).unwrap_or(96)
+}
+
+fn fill(engine: &Engine, slots: Range<u16>, bytes: usize) {
+    let (mut noise, mut value) = (Noise::new(1), vec![0; VALUE_BYTES]);
+    for number in 0..bytes / VALUE_BYTES {
+        noise.fill(&mut value);
+        let at = slots.start + (number % slots.len()) as u16;
+        put_string(engine, slot(at), &number.to_be_bytes(), &value);
+    }
+}
+
+/// Fills slots, drops them, and waits until their bytes have left the disk. A neighbour on either side keeps what it has.
+fn drop_gives_space_back(name: &str, setup: Setup, slots: Range<u16>) {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = setup.open(root.path());
+    let bytes = dropped_mib() << 20;
+    let (before, after) = (slots.start - 1, slots.end);
+    fill(&engine, before..before + 1, 1 << 20);
+    fill(&engine, after..after + 1, 1 << 20);
+    fill(&engine, slots.clone(), bytes);
+    flush(&engine);
+    let full = disk_bytes(root.path());
+    assert!(full > bytes as u64, "{full} bytes on disk of {bytes} written");
+    let started = Instant::now();
+    engine.drop_slots(slots.clone().map(slot), SystemBatch::new()).expect("dropped");
+    await_reclaimed(&engine);
+    // The neighbours, and what is compacted away but still open.
+    eventually("the disk shrinks", || disk_bytes(root.path()) < full / 16 + (4 << 20));
+    let (took, left) = (started.elapsed(), disk_bytes(root.path()));
+    let keys = engine.counters().reclaimed_keys;
+    println!("{name}: {full} bytes on disk, {left} left after {took:?}; {keys} keys reclaimed");
+    for neighbour in [before, after] {
+        let kept = engine.slot_usage(slot(neighbour), 0).expect("counted").keys;
+        assert_eq!(kept, (1 << 20) / VALUE_BYTES as u64, "slot {neighbour}");
+    }
+    for dropped in slots {
+        assert!(!engine.holds_keys(slot(dropped)).expect("read"));
+    }
+    drop(engine);
+    let engine = setup.open(root.path());
+    assert_eq!(engine.counters().reclaim_pending, 0, "nothing is left to do for the next start");
+    if setup.wal {
+        assert!(get_string(&engine, slot(before), &0usize.to_be_bytes()).is_some());
+    }
+}
+
+#[test]
+fn the_bytes_of_one_large_slot_leave_the_disk() {
+    let setup = Setup { wal: true, row_cache: 8 << 20, write_buffer: 16 << 20 };
+    drop_gives_space_back("one slot", setup, 100..101);
+}
+
+#[test]
+fn the_bytes_of_many_slots_leave_the_disk_without_a_log() {
+    let setup = Setup { wal: false, row_cache: 0, write_buffer: 16 << 20 };
+    drop_gives_space_back("64 slots, no log", setup, 100..164);
+}
+
+#[test]
+fn a_flush_of_everything_gives_all_space_back() {
+    let root = tempfile::tempdir().expect("a directory");
+    let setup = Setup { wal: true, row_cache: 0, write_buffer: 4 << 20 };
+    let engine = setup.open(root.path());
+    // Many slots with little in each: no file belongs to one of them, and each has few keys.
+    fill(&engine, 0..2000, 64 << 20);
+    flush(&engine);
+    let full = disk_bytes(root.path());
+    engine.flush_slots(sluice_topology::Slot::all()).expect("flushed");
+    put_string(&engine, slot(7), b"after", b"kept");
+    await_reclaimed(&engine);
+    eventually("the disk shrinks", || {
+        flush(&engine);
+        disk_bytes(root.path()) < full / 8
+    });
+    assert_eq!(get_string(&engine, slot(7), b"after").as_deref(), Some(&b"kept"[..]));
+}

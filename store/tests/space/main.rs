@@ -1,0 +1,8 @@
+//! What is gone gives its space back, what is not never goes: dead generations, collections, expiry, key versions, the stored format.
+
+#![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
+
+mod disk;
+mod engine;
+mod filter;
+mod versions;
