@@ -49,9 +49,19 @@ images: setup ## Build the container images, without a docker daemon
 deny: setup ## Licences, sources, duplicates and advisories of every crate, by deny.toml
 	scripts/deny
 
+##@ Figures: redis-server and the store in turn (BENCH_ARGS="--rounds 5 --tests SET,GET"; BENCH_ARGS=--help lists more)
+
 .PHONY: bench
-bench: setup ## Requests a second of the store on this machine, by redis-benchmark
-	scripts/bench
+bench: setup ## Throughput, latency and server CPU a command
+	scripts/bench throughput $(BENCH_ARGS)
+
+.PHONY: bench-sync
+bench-sync: setup ## The same with every write synced, and acknowledgements a fsync
+	scripts/bench sync $(BENCH_ARGS)
+
+.PHONY: bench-flush
+bench-flush: setup ## Flush rounds for 100 callers at once, and writes during a flush
+	scripts/bench flush $(BENCH_ARGS)
 
 ##@ The local Kubernetes
 

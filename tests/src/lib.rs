@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+pub mod bench;
 pub mod kubernetes;
 pub mod load;
 pub mod store;

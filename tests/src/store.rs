@@ -4,4 +4,4 @@ mod cluster;
 mod process;
 
 pub use cluster::LocalCluster;
-pub use process::{Setup, StoreProcess, free_port, wait_for};
+pub use process::{Setup, StoreProcess, environment, free_port, wait_for};

@@ -1,6 +1,7 @@
 //! One store process.
 
 use std::{
+    ffi::OsString,
     fs::File,
     net::TcpListener,
     os::unix::process::ExitStatusExt as _,
@@ -29,20 +30,26 @@ pub struct Setup {
     pub admin_port: u16,
     /// Further settings: names without dashes, and values.
     pub settings: Vec<(String, String)>,
+    /// The store's binary; `None`: the one beside this test's own.
+    pub binary: Option<PathBuf>,
 }
 
 impl Setup {
     /// A store on free ports.
     pub fn new(directory: impl AsRef<Path>, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Ok(Self { directory: directory.as_ref().to_owned(), port: free_port()?, admin_port: free_port()?, settings })
+        let directory = directory.as_ref().to_owned();
+        // Both held at once: one after the other, the system may give the same twice.
+        let (one, other) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+        let (port, admin_port) = (one.local_addr()?.port(), other.local_addr()?.port());
+        Ok(Self { directory, port, admin_port, settings, binary: None })
     }
 
     /// The command that starts it.
     pub fn command(&self) -> anyhow::Result<Command> {
-        let mut command = Command::new(binary()?);
-        // The tests' own settings are not the store's.
-        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("SLUICE_")));
+        let binary = self.binary.clone().map_or_else(binary, Ok)?;
+        let mut command = Command::new(binary);
+        command.env_clear().envs(environment());
         command.arg("--dir").arg(&self.directory).args(["--port", &self.port.to_string()]);
         command.args(["--admin-port", &self.admin_port.to_string(), "--admin-password", ADMIN_PASSWORD]);
         command.args(["--bind", "127.0.0.1", "--admin-bind", "127.0.0.1"]);
@@ -67,6 +74,11 @@ impl Setup {
 /// A port that nothing listens on. Another process may take it before it is used; then the start fails and says so.
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// What a server gets of this process' environment: the tests' own settings are not the store's.
+pub fn environment() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("SLUICE_"))
 }
 
 /// The store's binary, beside this test's own: `cargo test --workspace` has built both.
