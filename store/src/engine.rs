@@ -15,6 +15,7 @@ mod generations;
 mod identity;
 mod layout;
 mod raw;
+mod raw_batch;
 mod readers;
 mod reclaim;
 mod record;

@@ -52,14 +52,9 @@ pub enum EngineError {
     /// No number is left for a key version.
     #[error("the key versions are used up: dump and load the data into a new node")]
     VersionsExhausted,
-    /// A write of an import came after its end.
-    #[error("generation {generation} of slot {slot} is not staged (any more): its import has ended, begin another one")]
-    NotStaged {
-        /// The slot.
-        slot: u16,
-        /// The generation.
-        generation: u32,
-    },
+    /// A batch of raw records has one that it must not have; nothing of it was applied.
+    #[error("a batch of raw records is refused as a whole, {0}")]
+    RawBatch(String),
     /// Imports that never ended hold all the staging places of a slot.
     #[error("slot {0} has too many imports under way: cancel those that are stuck")]
     TooManyStaged(u16),

@@ -69,6 +69,12 @@ impl Database {
         &self.handles[family as usize]
     }
 
+    /// The number of a family in RocksDB's own records.
+    pub(crate) fn family_id(&self, family: Family) -> u32 {
+        // SAFETY: the handle is alive for `self`; the call only reads it.
+        unsafe { ffi::rocksdb_column_family_handle_get_id(self.family(family).0) }
+    }
+
     /// Flushes the memtables of every family in one atomic flush and waits for it. With `allow_stall`, also when writes have to
     /// wait for it; without, the call itself waits, unbounded, until that is not so.
     pub(crate) fn flush_all(&self, allow_stall: bool) -> Result<(), EngineError> {

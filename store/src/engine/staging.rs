@@ -7,7 +7,8 @@ use super::{
     EngineError, Generation,
     database::Engine,
     families::Family,
-    layout::{PREFIX_LEN, encode_key, prefix, prefix_end},
+    layout::{PREFIX_LEN, encode_key, prefix, prefix_end, split_prefix},
+    raw_batch,
 };
 
 /// The family of a raw record, by a byte that both ends of a migration agree on. Append-only.
@@ -77,13 +78,20 @@ impl Engine {
         let _inside = self.enter();
         let (mut batch, mut stored) = (WriteBatch::default(), Vec::new());
         for (generation, record) in records {
-            if !self.table().is_staged(record.slot, generation) {
-                return Err(EngineError::NotStaged { slot: record.slot.get(), generation: generation.0 });
-            }
             encode_key(&mut stored, record.slot, generation, record.key);
             batch.put_cf(self.database().family(record.family.0), &stored, record.value);
         }
-        Ok(self.database().db().write(batch)?)
+        self.write_raw(batch)
+    }
+
+    /// The one place where what came from outside is applied: a batch with anything in it but puts and deletions of single keys in
+    /// staged generations is refused as a whole. The caller is inside the gate.
+    fn write_raw(&self, batch: WriteBatch) -> Result<(), EngineError> {
+        let database = self.database();
+        let family = |number| Family::USER.into_iter().find(|family| database.family_id(*family) == number);
+        let staged = |prefix| split_prefix(prefix).is_some_and(|(slot, generation)| self.table().is_staged(slot, generation));
+        raw_batch::check(batch.data(), family, staged)?;
+        Ok(database.db().write(batch)?)
     }
 
     /// Makes everything in the write-ahead log durable, whatever the sync policy.
