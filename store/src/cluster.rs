@@ -24,7 +24,7 @@ pub use document::TopologyError;
 pub use rows::ownership_records;
 pub use state::{Route, SlotState};
 
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, MayWrite};
 use state::StateTable;
 
 /// How a node talks to its peers' admin planes.
@@ -147,6 +147,18 @@ impl Cluster {
             SlotState::WritesParked if !writes => Route::Serve,
             SlotState::WritesParked | SlotState::Parked => Route::Wait,
             SlotState::Elsewhere => self.redirect(slot),
+        }
+    }
+
+    /// Whether background work may write to a slot. Asked inside the engine's gate.
+    pub fn may_write(&self, slot: Slot) -> MayWrite {
+        if !self.enabled {
+            return MayWrite::Now;
+        }
+        match self.states.get(slot) {
+            SlotState::Open => MayWrite::Now,
+            SlotState::WritesParked | SlotState::Parked => MayWrite::Later,
+            SlotState::Elsewhere => MayWrite::No,
         }
     }
 

@@ -38,6 +38,7 @@ pub use flush::{FlushError, FlushWait};
 pub use gate::Inside;
 pub use layout::Generation;
 pub use readers::LongReader;
+pub use reclaim::MayWrite;
 pub use record::{Kind, Record, RecordError};
 pub use scan::{SlotUsage, StoredKey};
 pub(crate) use sealed::{Opened, Seal};

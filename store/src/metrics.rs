@@ -68,6 +68,7 @@ impl Collector for NodeCollector {
         counter("wal_fsyncs", "Fsyncs of the write-ahead log", counters.wal_fsyncs)?;
         counter("flush_rounds", "Flush rounds completed since the start", counters.flush_rounds_total)?;
         counter("reclaimed_keys", "Keys of dead generations removed", counters.reclaimed_keys)?;
+        counter("reclaimed_subkeys", "Subkeys of collections that are gone, deleted", counters.reclaimed_subkeys)?;
         counter("expired_keys", "Keys removed because they had expired", counters.expired_keys)?;
         let jobs = node.migrations.jobs();
         counter("migrated_keys", "Keys moved by the jobs remembered", jobs.iter().map(|job| job.keys_done).sum())?;

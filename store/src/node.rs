@@ -13,7 +13,7 @@ use sluice_topology::admin::{NodeStatus, PersistenceStatus};
 use crate::{
     cluster::{Cluster, PeerAccess},
     config::Settings,
-    engine::{Engine, EngineError},
+    engine::{Engine, EngineError, MayWrite},
     migration::{MigrationLimits, Migrations},
 };
 
@@ -58,6 +58,9 @@ impl Node {
         let timeout = std::time::Duration::from_millis(settings.migrate_timeout_ms);
         let peers = PeerAccess { password: password.map(Arc::from), timeout };
         let cluster = Arc::new(Cluster::open(engine.clone(), settings.cluster_enabled, peers)?);
+        // Weakly: the engine's threads must not keep alive what keeps the engine.
+        let view = Arc::downgrade(&cluster);
+        engine.maintain(move |slot| view.upgrade().map_or(MayWrite::No, |cluster| cluster.may_write(slot)))?;
         let limits = MigrationLimits {
             unit_slots: settings.migrate_unit_slots as usize,
             batch_bytes: settings.migrate_batch_size.0 as usize,

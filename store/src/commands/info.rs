@@ -100,6 +100,7 @@ fn persistence(node: &Node) -> String {
         ("clean_shutdown", yes(status.clean_shutdown)),
         ("latest_sequence", status.latest_sequence.to_string()),
         ("reclaim_pending_generations", counters.reclaim_pending.to_string()),
+        ("reclaimed_subkeys_total", counters.reclaimed_subkeys.to_string()),
         ("long_readers", node.engine.long_readers().join(",")),
         ("reclaimed_keys_total", counters.reclaimed_keys.to_string()),
     ])

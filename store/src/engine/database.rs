@@ -21,7 +21,7 @@ use super::{
     identity::{self, Identity},
     raw::Database,
     readers::{LongReader, Readers},
-    reclaim::Reclaimer,
+    reclaim::{MayWrite, Reclaimer},
     slot_table::SlotTable,
     stripes::Stripes,
     sync::Syncer,
@@ -106,7 +106,7 @@ impl Engine {
         Ok(Self {
             syncer: Syncer::start(database.clone(), options.sync)?,
             rounds: FlushRounds::start(database.clone(), clock.clone(), identity.instance, options.wal, marker.round)?,
-            reclaimer: Reclaimer::start(database.clone(), gate.clone(), readers.clone(), removable.clone(), &table)?,
+            reclaimer: Reclaimer::start(database.clone(), gate.clone(), readers.clone(), removable.clone(), &table, options.wal)?,
             versions: Versions::open(database.clone())?,
             table,
             clock,
@@ -159,6 +159,12 @@ impl Engine {
     /// Unix time in milliseconds, as expiry is judged by it: it never goes back, whatever the system's clock does.
     pub fn now_ms(&self) -> u64 {
         self.clock.now_ms()
+    }
+
+    /// Begins the background work that writes to live slots: `may_write` is asked before each write, inside the gate. Before this call
+    /// nothing is written.
+    pub fn maintain(&self, may_write: impl Fn(Slot) -> MayWrite + Send + Sync + 'static) -> Result<(), EngineError> {
+        self.reclaimer.start_collections(may_write)
     }
 
     /// Waits until every command that entered before has left.
@@ -238,6 +244,8 @@ impl Engine {
             flush_waiters: self.rounds.waiters(),
             reclaim_pending: self.reclaimer.pending() as u64,
             reclaimed_keys: self.reclaimer.reclaimed_keys(),
+            reclaimed_subkeys: self.reclaimer.collections().0,
+            reclaim_collections_idle: self.reclaimer.collections().1,
             expired_keys: self.removable.expired_keys(),
         }
     }
@@ -284,6 +292,10 @@ pub struct Counters {
     pub reclaim_pending: u64,
     /// Keys of dead generations removed since the start.
     pub reclaimed_keys: u64,
+    /// Subkeys deleted of collections that are gone, since the start.
+    pub reclaimed_subkeys: u64,
+    /// Whether the subkeys of every collection that is gone are deleted.
+    pub reclaim_collections_idle: bool,
     /// Keys removed because they had expired, since the start.
     pub expired_keys: u64,
 }

@@ -40,6 +40,10 @@ impl Family {
     }
 }
 
+/// A file is compacted for its deletions when so many of so many neighbouring entries are, or half of all.
+const DELETIONS_WINDOW: usize = 16 << 10;
+const DELETIONS_DENSE: usize = 12 << 10;
+
 /// Descriptors of every family, the `default` one that RocksDB insists on included; it stays empty.
 pub(crate) fn descriptors(options: &EngineOptions, cache: &Cache, removable: &Arc<Removable>) -> Vec<ColumnFamilyDescriptor> {
     let mut all = vec![ColumnFamilyDescriptor::new("default", Options::default())];
@@ -67,6 +71,10 @@ fn family_options(family: Family, options: &EngineOptions, cache: &Cache) -> Opt
     family_options.set_bottommost_compression_type(DBCompressionType::Zstd);
     family_options.set_level_compaction_dynamic_level_bytes(true);
     family_options.set_max_write_buffer_number(4);
+    if !matches!(family, Family::Meta | Family::System) {
+        // Files full of deletions, as collections that are gone leave them, are compacted though no level is full.
+        family_options.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_DENSE, 0.5);
+    }
     let small = family == Family::System;
     family_options.set_write_buffer_size(if small { 8 << 20 } else { options.write_buffer_bytes });
     family_options

@@ -26,7 +26,9 @@ impl Engine {
 
     /// Makes staged generations live, together with `records`, in one durable write.
     pub fn activate(&self, staged: &BTreeMap<Slot, Generation>, records: SystemBatch) -> Result<(), EngineError> {
-        self.change(staged.iter().map(|(slot, generation)| (*slot, Change::Activate(*generation))), |_| records).map(drop)
+        let fresh = self.change(staged.iter().map(|(slot, generation)| (*slot, Change::Activate(*generation))), |_| records)?;
+        self.reclaimer().activated(fresh.into_keys());
+        Ok(())
     }
 
     /// Gives staged generations up, together with `records`.

@@ -45,6 +45,30 @@ pub(crate) fn split_prefix(prefix: [u8; PREFIX_LEN]) -> Option<(Slot, Generation
     Some((Slot::new(u16::from_be_bytes([s0, s1]))?, Generation(u32::from_be_bytes(g))))
 }
 
+/// What every subkey of a collection of that version begins with, outside of `meta`.
+pub(crate) fn subkey_prefix(slot: Slot, generation: Generation, version: u64) -> [u8; PREFIX_LEN + 8] {
+    let mut key = [0; PREFIX_LEN + 8];
+    key[..PREFIX_LEN].copy_from_slice(&prefix(slot, generation));
+    key[PREFIX_LEN..].copy_from_slice(&version.to_be_bytes());
+    key
+}
+
+/// The key, in the `data` family, of the record that says that a collection of that version is gone and its subkeys are to be deleted.
+/// It sorts behind every subkey.
+pub(crate) fn reclaim_key(slot: Slot, generation: Generation, version: u64) -> [u8; PREFIX_LEN + 16] {
+    let mut key = [0xff; PREFIX_LEN + 16];
+    key[..PREFIX_LEN].copy_from_slice(&prefix(slot, generation));
+    key[PREFIX_LEN + 8..].copy_from_slice(&version.to_be_bytes());
+    key
+}
+
+/// The version that a reclaim record of that generation names; `None` for any other key.
+pub(crate) fn split_reclaim_key(key: &[u8], slot: Slot, generation: Generation) -> Option<u64> {
+    let rest = key.strip_prefix(&subkey_prefix(slot, generation, u64::MAX))?;
+    // Versions end below the one that would make the records themselves subkeys.
+    rest.try_into().ok().map(u64::from_be_bytes).filter(|version| *version < u64::MAX)
+}
+
 /// Writes the stored form of a user key into `buffer`, replacing what was in it.
 pub(crate) fn encode_key(buffer: &mut Vec<u8>, slot: Slot, generation: Generation, key: &[u8]) {
     buffer.clear();
@@ -71,6 +95,24 @@ mod tests {
             prop_assert_eq!(split_prefix(prefix(slot, generation)), Some((slot, generation)));
             prop_assert!(prefix_end(slot, generation).as_slice() < OWN_PREFIX.as_slice());
             prop_assert_eq!(&stored[PREFIX_LEN..], key.as_slice());
+        }
+
+        #[test]
+        fn a_reclaim_record_round_trips_and_sorts_behind_every_subkey(
+            slot in 0u16..16384, generation in 1u32.., version in 0..u64::MAX, other in 0..u64::MAX,
+            field in proptest::collection::vec(any::<u8>(), 0..32)
+        ) {
+            let (slot, generation) = (Slot::new(slot).unwrap(), Generation(generation));
+            let record = reclaim_key(slot, generation, version);
+            prop_assert_eq!(split_reclaim_key(&record, slot, generation), Some(version));
+            let subkey = [&subkey_prefix(slot, generation, other)[..], &field].concat();
+            prop_assert_eq!(split_reclaim_key(&subkey, slot, generation), None);
+            prop_assert!(subkey.as_slice() < record.as_slice());
+            prop_assert!(record.as_slice() < prefix_end(slot, generation).as_slice());
+            prop_assert!(subkey.as_slice() < subkey_prefix(slot, generation, other + 1).as_slice());
+            prop_assert_eq!(split_reclaim_key(&record[..21], slot, generation), None);
+            prop_assert_eq!(split_reclaim_key(&record, slot, Generation(generation.0 ^ 1)), None);
+            prop_assert_eq!(split_reclaim_key(&reclaim_key(slot, generation, u64::MAX), slot, generation), None);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A generation is touched only once its drop is durable and every command and every long reader that began before the drop has ended.
 //! Then its keys are explicitly dead: to the compaction filter, and to what [`group`] does.
 
+mod collections;
 mod group;
 mod plan;
 
@@ -16,6 +17,9 @@ use std::{
 };
 
 use sluice_topology::Slot;
+
+use collections::Collections;
+pub use collections::MayWrite;
 
 use super::{
     EngineError, Generation,
@@ -65,6 +69,7 @@ struct Shared {
 pub(crate) struct Reclaimer {
     shared: Arc<Shared>,
     worker: Worker,
+    collections: Collections,
 }
 
 impl Reclaimer {
@@ -74,7 +79,8 @@ impl Reclaimer {
         gate: Arc<Gate>,
         readers: Readers,
         removable: Arc<Removable>,
-        table: &SlotTable,
+        table: &Arc<SlotTable>,
+        wal: bool,
     ) -> Result<Self, EngineError> {
         let stamp = readers.stamp();
         let mut left = VecDeque::new();
@@ -89,6 +95,7 @@ impl Reclaimer {
             }
             left.push_back(Dead { slot, generation, stamp });
         }
+        let collections = Collections::new(database.clone(), gate.clone(), readers.clone(), table.clone(), wal);
         let shared = Arc::new(Shared {
             database,
             gate,
@@ -107,7 +114,7 @@ impl Reclaimer {
         });
         let for_thread = shared.clone();
         let worker = Worker::spawn("reclaim", move || for_thread.run())?;
-        Ok(Self { shared, worker })
+        Ok(Self { shared, worker, collections })
     }
 
     /// Hands over generations whose drop is durable and in sight of whoever comes from now on.
@@ -121,6 +128,27 @@ impl Reclaimer {
             drop(queue);
             self.shared.wake.notify_one();
         }
+    }
+
+    /// Begins to work off the reclaim records of collections, those that earlier runs left included.
+    pub(crate) fn start_collections(&self, permit: impl Fn(Slot) -> MayWrite + Send + Sync + 'static) -> Result<(), EngineError> {
+        self.collections.start(Box::new(permit))
+    }
+
+    /// Tells of a collection whose reclaim record was just applied.
+    #[expect(dead_code, reason = "called by the commit that writes reclaim records, which comes with the first collection type")]
+    pub(crate) fn discarded(&self, slot: Slot, generation: Generation, version: u64) {
+        self.collections.discarded(slot, generation, version);
+    }
+
+    /// Tells of slots whose live generation came from elsewhere.
+    pub(crate) fn activated(&self, slots: impl Iterator<Item = Slot>) {
+        self.collections.activated(slots);
+    }
+
+    /// Subkeys of collections that are gone, deleted since the start; and whether there is nothing more to do.
+    pub(crate) fn collections(&self) -> (u64, bool) {
+        (self.collections.subkeys(), self.collections.idle())
     }
 
     /// Generations still to be worked off.
@@ -138,6 +166,7 @@ impl Reclaimer {
         self.shared.lock().stop = true;
         self.shared.wake.notify_one();
         self.shared.database.end_manual_compactions();
+        self.collections.stop();
         self.worker.join();
     }
 }

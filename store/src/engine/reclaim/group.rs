@@ -96,7 +96,11 @@ impl Shared {
             }
         }
         for range in ranges {
-            while self.delete_some(family, range)? == BATCH_KEYS {
+            // From behind the last one: what was deleted is stepped over once, and not again for every batch.
+            let mut left = range.clone();
+            while let Some(last) = self.delete_some(family, &left)? {
+                left.start = last;
+                left.start.push(0);
                 self.pause(BATCH_PAUSE);
                 if self.stopped() {
                     return Ok(());
@@ -149,17 +153,18 @@ impl Shared {
         self.pause(started.elapsed());
     }
 
-    /// Deletes up to [`BATCH_KEYS`] keys of a range; returns how many.
-    fn delete_some(&self, family: Family, range: &Range) -> Result<usize, EngineError> {
+    /// Deletes up to [`BATCH_KEYS`] keys of a range; returns the last of them.
+    fn delete_some(&self, family: Family, range: &Range) -> Result<Option<Vec<u8>>, EngineError> {
         let handle = self.database.family(family);
         let mut bounds = ReadOptions::default();
         bounds.set_iterate_upper_bound(range.end.clone());
         bounds.fill_cache(false);
-        let mut batch = WriteBatch::default();
+        let (mut batch, mut last) = (WriteBatch::default(), None);
         let mut iterator = self.database.db().raw_iterator_cf_opt(handle, bounds);
         iterator.seek(&range.start);
         while let Some(key) = iterator.key().filter(|_| batch.len() < BATCH_KEYS) {
             batch.delete_cf(handle, key);
+            last = Some(key.to_vec());
             iterator.next();
         }
         iterator.status()?;
@@ -170,6 +175,6 @@ impl Shared {
             self.database.db().write(batch)?;
             self.reclaimed_keys.fetch_add(keys as u64, Ordering::Relaxed);
         }
-        Ok(keys)
+        Ok(last)
     }
 }
