@@ -9,3 +9,4 @@ mod value;
 pub use load::{ConfigError, Invocation, load};
 pub use memory::{MemoryPlan, plan_memory};
 pub use settings::{Settings, Spec, specs};
+pub use value::WalRecovery;

@@ -6,12 +6,14 @@
 mod clock;
 mod database;
 mod directory;
+mod disk;
 mod error;
 mod families;
 mod filter;
 mod flush;
 mod gate;
 mod generations;
+mod health;
 mod identity;
 mod layout;
 mod raw;
@@ -33,9 +35,11 @@ mod write;
 
 pub use clock::system_ms;
 pub use database::{Counters, Engine, EngineOptions, Start};
+pub use disk::Space;
 pub use error::EngineError;
 pub use flush::{FlushError, FlushWait};
 pub use gate::Inside;
+pub use health::Fault;
 pub use layout::Generation;
 pub use readers::LongReader;
 pub use reclaim::MayWrite;

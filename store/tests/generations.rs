@@ -27,6 +27,9 @@ fn open(directory: &Path, wal: bool) -> Result<Engine, EngineError> {
         wal_bytes_max: 64 << 20,
         background_jobs: 2,
         open_files_max: 100,
+        wal_point_in_time: false,
+        disk_free_min: 0,
+        reserve_bytes: 0,
     })
 }
 

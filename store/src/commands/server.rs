@@ -22,7 +22,8 @@ pub(super) fn flushdb(node: &Arc<Node>, request: &Request) -> Result<Later, Comm
             let for_worker = node.clone();
             let flushed = offload(move || {
                 let _inside = for_worker.engine.enter();
-                if !for_worker.engine.takes_writes() {
+                // On a full disk this is what gives space back.
+                if for_worker.engine.closing() {
                     return Err(crate::engine::EngineError::Closed.into());
                 }
                 // A slot that is being switched is another node's in a moment, with what it holds now.

@@ -1,6 +1,6 @@
 //! The table of settings. Names are Redis' where Redis has the thing, Kvrocks' where Kvrocks has it.
 
-use super::value::{Addresses, Bytes, Value};
+use super::value::{Addresses, Bytes, Value, WalRecovery};
 use crate::engine::SyncPolicy;
 
 /// One setting: how it is named, read and written.
@@ -74,8 +74,11 @@ settings! {
     row_cache: Bytes = Bytes(0), "rocksdb.row_cache_size", "Bytes of row cache; 0: none.";
     write_buffer: Bytes = Bytes(64 << 20), "rocksdb.write_buffer_size", "Bytes of one memtable.";
     max_total_wal_size: Bytes = Bytes(512 << 20), "rocksdb.max_total_wal_size", "Bytes of write-ahead log after which the oldest memtables are flushed.";
+    wal_recovery: WalRecovery = WalRecovery::TolerateCorruptedTail, "rocksdb.wal_recovery_mode", "A start with a damaged write-ahead log: tolerate_corrupted_tail refuses damage that is not a torn end; point_in_time keeps what is before the damage and loses what is behind it.";
     max_open_files: i32 = 4096, "rocksdb.max_open_files", "Most files RocksDB keeps open; -1: all.";
     max_background_jobs: i32 = 4, "rocksdb.max_background_jobs", "Threads for flushes and compactions.";
+    disk_free_min: Bytes = Bytes(256 << 20), "disk-free-min", "Bytes of free disk, beside what the memtables still have to write, below which writes are refused (MISCONF); deletions and reads go on. 0: never.";
+    reserve_file_size: Bytes = Bytes(128 << 20), "reserve-file-size", "Bytes of a file in the data directory that is removed when the disk is nearly full, so that flushes and drops have room. 0: none.";
     key_size_max: Bytes = Bytes(64 << 10), "key-size-max", "Longest key, in bytes.";
     proto_max_bulk_len: Bytes = Bytes(512 << 20), "proto-max-bulk-len", "Longest argument of a request, in bytes.";
     request_args_max: u32 = 1 << 20, "request-args-max", "Most arguments of a request.";

@@ -111,3 +111,29 @@ impl Value for SyncPolicy {
         self.name().into()
     }
 }
+
+/// What a start does with a damaged write-ahead log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalRecovery {
+    /// A torn end is what a kill leaves; damage elsewhere refuses to start.
+    TolerateCorruptedTail,
+    /// Everything before the first damage is kept, what is behind it is lost.
+    PointInTime,
+}
+
+impl Value for WalRecovery {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "tolerate_corrupted_tail" => Ok(Self::TolerateCorruptedTail),
+            "point_in_time" => Ok(Self::PointInTime),
+            _ => Err("it has to be tolerate_corrupted_tail or point_in_time".into()),
+        }
+    }
+
+    fn render(&self) -> String {
+        match self {
+            Self::TolerateCorruptedTail => "tolerate_corrupted_tail".into(),
+            Self::PointInTime => "point_in_time".into(),
+        }
+    }
+}

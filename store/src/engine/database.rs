@@ -1,23 +1,22 @@
 //! Opening and closing; the engine as a whole.
 
 use std::{
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rocksdb::{Cache, DBRecoveryMode, LogLevel, Options, WriteBufferManager};
 use sluice_topology::{InstanceId, NodeId, Slot};
 
 use super::{
-    EngineError, FlushError, FlushWait, Generation, Inside, SyncPolicy,
+    EngineError, Fault, FlushError, FlushWait, Generation, Inside, Space, SyncPolicy,
     clock::Clock,
     directory,
+    disk::{self, Reserve},
     filter::Removable,
     flush::{self, FlushRounds},
     gate::Gate,
+    health::{Health, Watcher},
     identity::{self, Identity},
     raw::Database,
     readers::{LongReader, Readers},
@@ -52,6 +51,12 @@ pub struct EngineOptions {
     pub background_jobs: i32,
     /// Most files kept open.
     pub open_files_max: i32,
+    /// Start from a damaged log with what is before the damage, instead of refusing.
+    pub wal_point_in_time: bool,
+    /// Free space below which users' writes are refused; 0: never.
+    pub disk_free_min: u64,
+    /// Size of the file that is removed when the disk is nearly full; 0: none.
+    pub reserve_bytes: u64,
 }
 
 /// What a start found on disk.
@@ -71,6 +76,9 @@ pub struct Engine {
     syncer: Syncer,
     rounds: FlushRounds,
     reclaimer: Reclaimer,
+    watcher: Watcher,
+    health: Arc<Health>,
+    reserve: Arc<Reserve>,
     database: Arc<Database>,
     gate: Arc<Gate>,
     readers: Readers,
@@ -82,18 +90,24 @@ pub struct Engine {
     identity: Mutex<Identity>,
     options: EngineOptions,
     start: Start,
-    closing: AtomicBool,
 }
 
 impl Engine {
     /// Opens the data directory, or makes it when it is empty.
     pub fn open(options: EngineOptions) -> Result<Self, EngineError> {
-        let path = directory::prepare(&options.directory)?;
+        let prepared = directory::prepare(&options.directory)?;
+        let reserve = Arc::new(Reserve::find(&options.directory, options.reserve_bytes));
+        // Replaying a log writes files: on a full disk the reserve is what there is for it.
+        if disk::space(&options.directory).is_ok_and(|space| space.free < options.disk_free_min) {
+            reserve.release();
+        }
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
         let clock = Arc::new(Clock::new());
         let removable = Arc::new(Removable::new(clock.clone()));
-        let database = Database::open(&path, &db_options(&options, &cache), &options, &cache, &removable)
-            .map_err(|error| explain_open(&options.directory, error))?;
+        let mut db_options = db_options(&options, &cache);
+        db_options.create_if_missing(prepared.empty);
+        let database = Database::open(&prepared.database, &db_options, &options, &cache, &removable)
+            .map_err(|error| directory::explain(&options.directory, &prepared.database, error))?;
         let database = Arc::new(database);
         let (identity, rows, created) = identity::load_or_create(&database)?;
         let marker = flush::recovered(&database, identity.instance)?;
@@ -103,7 +117,13 @@ impl Engine {
         let readers = Readers::default();
         let table = Arc::new(SlotTable::new(rows));
         removable.loaded(table.clone());
+        let health = Arc::new(Health::new());
+        let directory = options.directory.clone();
+        let watcher = Watcher::start(health.clone(), database.clone(), directory, options.disk_free_min, reserve.clone())?;
         Ok(Self {
+            watcher,
+            health,
+            reserve,
             syncer: Syncer::start(database.clone(), options.sync)?,
             rounds: FlushRounds::start(database.clone(), clock.clone(), identity.instance, options.wal, marker.round)?,
             reclaimer: Reclaimer::start(database.clone(), gate.clone(), readers.clone(), removable.clone(), &table, options.wal)?,
@@ -114,7 +134,6 @@ impl Engine {
             stripes: Stripes::new(),
             identity: Mutex::new(identity),
             start: Start { created, recovered_round: marker.round, clean_shutdown: closed.is_some() },
-            closing: AtomicBool::new(false),
             database,
             gate,
             readers,
@@ -213,14 +232,44 @@ impl Engine {
         self.rounds.request(if_idle)
     }
 
-    /// Whether writes are still taken. Looked at inside the gate.
-    pub fn takes_writes(&self) -> bool {
-        !self.closing.load(Ordering::SeqCst)
+    /// Whether a write may begin, or why not; with `deletes_only`, one that gives space back. Looked at inside the gate.
+    pub fn admit_write(&self, deletes_only: bool) -> Result<(), EngineError> {
+        self.health.admit(deletes_only)
+    }
+
+    /// Whether the engine is being closed: even what gives space back is refused.
+    pub fn closing(&self) -> bool {
+        self.health.closing()
+    }
+
+    /// Why users' writes are refused right now, if they are.
+    pub fn fault(&self) -> Option<Fault> {
+        self.health.fault()
+    }
+
+    /// The last background error RocksDB reported since the start.
+    pub fn last_background_error(&self) -> Option<String> {
+        self.database.events().last_error()
+    }
+
+    /// Room of the disk under the data directory.
+    pub fn disk(&self) -> Space {
+        self.health.space()
+    }
+
+    /// Whether the reserve file is there.
+    pub fn reserve_held(&self) -> bool {
+        self.reserve.held()
+    }
+
+    /// Returns when only a new start of the process can take writes again, and would.
+    pub async fn needs_restart(&self) -> EngineError {
+        self.health.needs_restart().await
     }
 
     /// Takes no more writes, flushes, and leaves the marker of a clean shutdown. Reads go on until the process ends.
     pub fn close(&self) -> Result<(), EngineError> {
-        self.closing.store(true, Ordering::SeqCst);
+        self.health.close();
         self.gate.drain();
         self.reclaimer.stop();
         let receipt = self.rounds.request(false).map_err(close_error)?.receipt_blocking().map_err(close_error)?;
@@ -230,6 +279,7 @@ impl Engine {
         system::write(&self.database, clean)?;
         self.rounds.stop();
         self.syncer.stop();
+        self.watcher.stop();
         self.database.db().cancel_all_background_work(true);
         Ok(())
     }
@@ -247,6 +297,10 @@ impl Engine {
             reclaimed_subkeys: self.reclaimer.collections().0,
             reclaim_collections_idle: self.reclaimer.collections().1,
             expired_keys: self.removable.expired_keys(),
+            refused_writes: self.health.refusals(),
+            background_errors: self.database.events().errors(),
+            write_delays: self.database.events().stalls().0,
+            write_stops: self.database.events().stalls().1,
         }
     }
 
@@ -298,6 +352,14 @@ pub struct Counters {
     pub reclaim_collections_idle: bool,
     /// Keys removed because they had expired, since the start.
     pub expired_keys: u64,
+    /// Writes refused because of the disk.
+    pub refused_writes: u64,
+    /// Failed flushes, compactions and writes of RocksDB.
+    pub background_errors: u64,
+    /// How often RocksDB began to slow writes down.
+    pub write_delays: u64,
+    /// How often RocksDB began to hold writes back completely.
+    pub write_stops: u64,
 }
 
 fn close_error(error: FlushError) -> EngineError {
@@ -306,7 +368,6 @@ fn close_error(error: FlushError) -> EngineError {
 
 fn db_options(options: &EngineOptions, cache: &Cache) -> Options {
     let mut db = Options::default();
-    db.create_if_missing(true);
     db.create_missing_column_families(true);
     // One flush, one version edit: with the WAL off a key's record and its fields come back together or not at all.
     db.set_atomic_flush(true);
@@ -324,7 +385,12 @@ fn db_options(options: &EngineOptions, cache: &Cache) -> Options {
         db.set_row_cache(&Cache::new_lru_cache(options.row_cache_bytes));
     }
     // A kill leaves a torn record at the tail and nothing else; damage anywhere else must be seen, not skipped.
-    db.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    // After a power loss what was never synced may have holes in it: then somebody decides.
+    db.set_wal_recovery_mode(if options.wal_point_in_time {
+        DBRecoveryMode::PointInTime
+    } else {
+        DBRecoveryMode::TolerateCorruptedTailRecords
+    });
     db.set_keep_log_file_num(5);
     db.set_max_log_file_size(8 << 20);
     db.set_log_level(LogLevel::Warn);
@@ -339,13 +405,4 @@ fn take_clean_marker(database: &Database) -> Result<Option<u64>, EngineError> {
     system::write(database, batch)?;
     // Markers had no time at first.
     Ok(Some(marker.get(8..).and_then(|at| at.try_into().ok()).map_or(0, u64::from_be_bytes)))
-}
-
-/// RocksDB's message about its lock file, in our words.
-fn explain_open(path: &Path, error: EngineError) -> EngineError {
-    let text = error.to_string();
-    if text.contains("lock") && (text.contains("LOCK") || text.contains("temporarily unavailable")) {
-        return EngineError::InUse { path: path.to_owned() };
-    }
-    error
 }

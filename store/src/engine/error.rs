@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::health::Fault;
+
 /// An engine error: what, where, what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -40,9 +42,63 @@ pub enum EngineError {
     /// A record that must be there is missing or fails its check.
     #[error("the database is damaged: {0}; restore it from a backup, or start the node empty and migrate its slots to it")]
     Damaged(String),
+    /// A file without which the database cannot be opened is gone.
+    #[error(
+        "{path} holds a database without {missing}: nothing was opened or changed; put the file back, restore the directory from a \
+         checkpoint, or start the node empty and migrate its slots to it"
+    )]
+    Incomplete {
+        /// Where the database is.
+        path: PathBuf,
+        /// What is gone.
+        missing: String,
+    },
+    /// RocksDB refuses to open what is there.
+    #[error(
+        "the database in {path} is damaged: {why}; nothing was changed: restore the directory from a checkpoint, or start the node \
+         empty and migrate its slots to it. If it is the write-ahead log after a power loss, one start with rocksdb.wal_recovery_mode \
+         point_in_time keeps everything before the damage, and with that everything that was synced"
+    )]
+    DamagedFiles {
+        /// Where the database is.
+        path: PathBuf,
+        /// RocksDB's reason.
+        why: String,
+    },
+    /// The system does not let the process use the directory.
+    #[error("{path} cannot be used: {why}; {advice}")]
+    Unusable {
+        /// Where the database is.
+        path: PathBuf,
+        /// RocksDB's reason.
+        why: String,
+        /// What to do.
+        advice: &'static str,
+    },
     /// RocksDB reports an error.
     #[error("storage error: {0}")]
-    Storage(#[from] rocksdb::Error),
+    Storage(rocksdb::Error),
+    /// A read met damaged files. Others are read as before.
+    #[error(
+        "the stored data is damaged where this was read: {0}; the rest is served: restore the node from a checkpoint, or move its \
+         slots away and start it empty"
+    )]
+    Unreadable(rocksdb::Error),
+    /// RocksDB failed a write. Nothing of it was applied.
+    #[error("Errors writing to the data directory: {0}; nothing of this write was applied; reads go on")]
+    WriteFailed(rocksdb::Error),
+    /// Writes are refused.
+    #[error("{0}")]
+    Refused(Fault),
+    /// What stopped writes is gone, and RocksDB goes on only after a new start.
+    #[error(
+        "the data directory can be written again after an error that RocksDB does not resume from ({0}): the process ends, and the \
+         next start goes on from the log"
+    )]
+    Restart(String),
+    /// A write was applied and cannot be made durable now.
+    #[error("the write-ahead log cannot be synced now: what was written may or may not be durable")]
+    NotDurable,
     /// A flush of the memtables failed.
     #[error("the memtables were not flushed: {0}")]
     Flush(String),
@@ -74,6 +130,15 @@ pub enum EngineError {
         "an fsync failed ({0}): what was written since the last one may be lost; the node stops so that nothing is acknowledged wrongly"
     )]
     SyncFailed(String),
+}
+
+impl From<rocksdb::Error> for EngineError {
+    fn from(error: rocksdb::Error) -> Self {
+        match error.kind() {
+            rocksdb::ErrorKind::Corruption => Self::Unreadable(error),
+            _ => Self::Storage(error),
+        }
+    }
 }
 
 impl EngineError {

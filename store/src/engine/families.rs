@@ -46,7 +46,10 @@ const DELETIONS_DENSE: usize = 12 << 10;
 
 /// Descriptors of every family, the `default` one that RocksDB insists on included; it stays empty.
 pub(crate) fn descriptors(options: &EngineOptions, cache: &Cache, removable: &Arc<Removable>) -> Vec<ColumnFamilyDescriptor> {
-    let mut all = vec![ColumnFamilyDescriptor::new("default", Options::default())];
+    // Never written; but the largest memtable of any family is what RocksDB wants free before it resumes on a disk that was full.
+    let mut unused = Options::default();
+    unused.set_write_buffer_size(1 << 20);
+    let mut all = vec![ColumnFamilyDescriptor::new("default", unused)];
     all.extend(Family::ALL.map(|family| {
         let mut of_family = family_options(family, options, cache);
         if family != Family::System {

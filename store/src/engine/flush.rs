@@ -211,7 +211,7 @@ impl Shared {
             tracing::error!(round, %error, "flush round failed");
             FlushError::Failed { round, why: error.to_string() }
         };
-        let bytes = self.memtable_bytes();
+        let bytes = self.database.memtable_bytes();
         self.write_marker(round).map_err(failed)?;
         let sequence = self.database.db().latest_sequence_number();
         self.await_no_stall(started);
@@ -239,15 +239,7 @@ impl Shared {
         let mut batch = WriteBatch::default();
         let marker = Marker { round, at_ms: self.clock.now_ms() };
         batch.put_cf(self.database.family(Family::Meta), marker_key(), marker.encode(self.instance));
-        Ok(self.database.db().write_opt(batch, &options)?)
-    }
-
-    fn memtable_bytes(&self) -> u64 {
-        let size = |family| {
-            let handle = self.database.family(family);
-            self.database.db().property_int_value_cf(handle, "rocksdb.cur-size-all-mem-tables").ok().flatten().unwrap_or(0)
-        };
-        Family::ALL.into_iter().map(size).sum()
+        self.database.write(batch, &options)
     }
 }
 

@@ -92,7 +92,7 @@ impl Engine {
         let family = *self.database().family(Family::System);
         system.append_to(&mut batch, family);
         records(&fresh).append_to(&mut batch, family);
-        self.database().db().write_opt(batch, &durable())?;
+        self.database().write(batch, &durable())?;
         for (slot, row) in changed {
             self.table().publish(&mut rows, slot, row);
         }

@@ -2,14 +2,17 @@
 #![allow(unsafe_code)]
 
 use std::{
-    ffi::{CStr, c_char},
+    ffi::{CStr, c_char, c_void},
     path::Path,
     ptr,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use librocksdb_sys as ffi;
-use rocksdb::{AsColumnFamilyRef, AsRawPtr, Cache, DB, Options};
+use rocksdb::{AsColumnFamilyRef, AsRawPtr, Cache, DB, Options, WriteBatch, WriteOptions};
 
 use super::{
     EngineError,
@@ -38,6 +41,7 @@ impl AsColumnFamilyRef for Handle {
 pub(crate) struct Database {
     db: DB,
     handles: [Handle; Family::ALL.len()],
+    events: Arc<Events>,
 }
 
 impl Database {
@@ -48,6 +52,8 @@ impl Database {
         cache: &Cache,
         removable: &Arc<Removable>,
     ) -> Result<Self, EngineError> {
+        let events = Arc::new(Events::default());
+        listen(db_options, events.clone());
         let db = DB::open_cf_descriptors(db_options, path, families::descriptors(options, cache, removable))?;
         let mut handles = [Handle(ptr::null_mut()); Family::ALL.len()];
         for (handle, family) in handles.iter_mut().zip(Family::ALL) {
@@ -56,7 +62,32 @@ impl Database {
                 .ok_or_else(|| EngineError::Damaged(format!("column family `{}` is missing", family.name())))?;
             *handle = Handle(found.inner());
         }
-        Ok(Self { db, handles })
+        Ok(Self { db, handles, events })
+    }
+
+    /// What RocksDB has reported.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Applies a batch. A failure says that it was a write that failed.
+    pub(crate) fn write(&self, batch: WriteBatch, options: &WriteOptions) -> Result<(), EngineError> {
+        self.db.write_opt(batch, options).map_err(EngineError::WriteFailed)
+    }
+
+    /// Why RocksDB takes no writes, when a background error has stopped it. Asked by a write of nothing, which goes nowhere.
+    pub(crate) fn stopped(&self) -> Option<String> {
+        let mut nowhere = WriteOptions::default();
+        nowhere.disable_wal(true);
+        self.db.write_opt(WriteBatch::default(), &nowhere).err().map(rocksdb::Error::into_string)
+    }
+
+    /// Bytes that are in memtables and not in files yet.
+    pub(crate) fn memtable_bytes(&self) -> u64 {
+        let size = |family| {
+            self.db.property_int_value_cf(self.family(family), "rocksdb.cur-size-all-mem-tables").ok().flatten().unwrap_or(0)
+        };
+        Family::ALL.into_iter().map(size).sum()
     }
 
     /// The wrapper's own interface.
@@ -88,12 +119,7 @@ impl Database {
             ffi::rocksdb_flushoptions_set_allow_write_stall(options, u8::from(allow_stall));
             ffi::rocksdb_flush_cfs(self.db.as_raw_ptr(), options, handles.as_mut_ptr(), handles.len() as i32, &raw mut error);
             ffi::rocksdb_flushoptions_destroy(options);
-            if error.is_null() {
-                return Ok(());
-            }
-            let text = CStr::from_ptr(error).to_string_lossy().into_owned();
-            ffi::rocksdb_free(error.cast());
-            Err(EngineError::Flush(text))
+            take_text(error).map_or(Ok(()), |text| Err(EngineError::Flush(text)))
         }
     }
 
@@ -101,5 +127,109 @@ impl Database {
     pub(crate) fn end_manual_compactions(&self) {
         // SAFETY: the database is alive for `self`; the call may be made from any thread, any number of times.
         unsafe { ffi::rocksdb_disable_manual_compaction(self.db.as_raw_ptr()) }
+    }
+}
+
+/// What RocksDB reports while it works.
+#[derive(Default)]
+pub(crate) struct Events {
+    errors: AtomicU64,
+    last_error: Mutex<Option<String>>,
+    delays: AtomicU64,
+    stops: AtomicU64,
+}
+
+impl Events {
+    /// Background errors so far: failed flushes, compactions, writes of the log or of the manifest.
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::SeqCst)
+    }
+
+    /// The last of them.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How often RocksDB began to slow writes down, and how often to hold them back completely.
+    pub(crate) fn stalls(&self) -> (u64, u64) {
+        (self.delays.load(Ordering::Relaxed), self.stops.load(Ordering::Relaxed))
+    }
+}
+
+/// Has RocksDB report to `events` whatever it does with these options.
+fn listen(options: &Options, events: Arc<Events>) {
+    let state = Arc::into_raw(events).cast_mut().cast::<c_void>();
+    // SAFETY: every callback is there, as the C side calls each without a look; `state` is a counted reference that `forget_events`
+    // gives back when RocksDB drops the listener, which the options own from here on.
+    unsafe {
+        let listener = ffi::rocksdb_eventlistener_create(
+            state,
+            Some(forget_events),
+            Some(on_flush),
+            Some(on_flush),
+            Some(on_compaction),
+            Some(on_compaction),
+            Some(on_subcompaction),
+            Some(on_subcompaction),
+            Some(on_ingestion),
+            Some(on_error),
+            Some(on_stall),
+            Some(on_sealed),
+        );
+        ffi::rocksdb_options_add_eventlistener(options.as_raw_ptr(), listener);
+    }
+}
+
+unsafe extern "C" fn forget_events(state: *mut c_void) {
+    // SAFETY: called once, with the reference that `listen` gave away.
+    drop(unsafe { Arc::from_raw(state.cast_const().cast::<Events>()) });
+}
+
+unsafe extern "C" fn on_error(state: *mut c_void, _reason: u32, status: *mut ffi::rocksdb_status_ptr_t) {
+    let mut text: *mut c_char = ptr::null_mut();
+    // SAFETY: `state` is the `Events` of `listen`, alive until `forget_events`; `status` is alive during the call; the text is a C
+    // string from malloc, owned here, or null when the status is no error.
+    let (events, text) = unsafe {
+        ffi::rocksdb_status_ptr_get_error(status, &raw mut text);
+        (&*state.cast_const().cast::<Events>(), take_text(text))
+    };
+    *events.last_error.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    events.errors.fetch_add(1, Ordering::SeqCst);
+}
+
+unsafe extern "C" fn on_stall(state: *mut c_void, info: *const ffi::rocksdb_writestallinfo_t) {
+    // SAFETY: as in `on_error`; `info` is alive during the call. The condition is a C++ `enum class`, which is an int, behind a name
+    // the C API gives no way to look into.
+    let (events, now) = unsafe {
+        let condition = ffi::rocksdb_writestallinfo_cur(info);
+        (&*state.cast_const().cast::<Events>(), *condition.cast::<i32>())
+    };
+    match now {
+        0 => events.delays.fetch_add(1, Ordering::Relaxed),
+        1 => events.stops.fetch_add(1, Ordering::Relaxed),
+        _ => 0,
+    };
+}
+
+unsafe extern "C" fn on_flush(_: *mut c_void, _: *mut ffi::rocksdb_t, _: *const ffi::rocksdb_flushjobinfo_t) {}
+unsafe extern "C" fn on_compaction(_: *mut c_void, _: *mut ffi::rocksdb_t, _: *const ffi::rocksdb_compactionjobinfo_t) {}
+unsafe extern "C" fn on_subcompaction(_: *mut c_void, _: *const ffi::rocksdb_subcompactionjobinfo_t) {}
+unsafe extern "C" fn on_ingestion(_: *mut c_void, _: *mut ffi::rocksdb_t, _: *const ffi::rocksdb_externalfileingestioninfo_t) {}
+unsafe extern "C" fn on_sealed(_: *mut c_void, _: *const ffi::rocksdb_memtableinfo_t) {}
+
+/// Takes over an error text of the C API; null is none.
+///
+/// # Safety
+///
+/// `text` is null or a C string from malloc that nobody else owns.
+unsafe fn take_text(text: *mut c_char) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let taken = CStr::from_ptr(text).to_string_lossy().into_owned();
+        ffi::rocksdb_free(text.cast());
+        Some(taken)
     }
 }

@@ -1,6 +1,6 @@
 //! Raw records of a slot, as a migration copies them: read from a live generation, written into a staged one.
 
-use rocksdb::{ReadOptions, WriteBatch};
+use rocksdb::{ReadOptions, WriteBatch, WriteOptions};
 use sluice_topology::Slot;
 
 use super::{
@@ -76,6 +76,7 @@ impl Engine {
     pub fn put_staged<'a>(&self, records: impl IntoIterator<Item = (Generation, RawRecord<'a>)>) -> Result<(), EngineError> {
         // Inside the gate: what is aborted meanwhile is not given back under this write.
         let _inside = self.enter();
+        self.admit_write(false)?;
         let (mut batch, mut stored) = (WriteBatch::default(), Vec::new());
         for (generation, record) in records {
             encode_key(&mut stored, record.slot, generation, record.key);
@@ -91,7 +92,7 @@ impl Engine {
         let family = |number| Family::USER.into_iter().find(|family| database.family_id(*family) == number);
         let staged = |prefix| split_prefix(prefix).is_some_and(|(slot, generation)| self.table().is_staged(slot, generation));
         raw_batch::check(batch.data(), family, staged)?;
-        Ok(database.db().write(batch)?)
+        database.write(batch, &WriteOptions::default())
     }
 
     /// Makes everything in the write-ahead log durable, whatever the sync policy.

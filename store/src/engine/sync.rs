@@ -45,6 +45,8 @@ impl SyncPolicy {
 #[derive(Clone, Debug, Default)]
 struct Durable {
     sequence: u64,
+    /// How often the log could not be synced because RocksDB has failed to append to it.
+    stalls: u64,
     failed: Option<Arc<str>>,
 }
 
@@ -100,13 +102,15 @@ impl Syncer {
     /// Waits until everything up to that sequence number is durable.
     pub(crate) async fn wait(&self, sequence: u64) -> Result<(), EngineError> {
         let mut durable = self.shared.durable.subscribe();
-        let done = |state: &Durable| state.failed.is_some() || state.sequence >= sequence;
+        let stalls = durable.borrow().stalls;
+        let done = |state: &Durable| state.failed.is_some() || state.sequence >= sequence || state.stalls != stalls;
         if !done(&durable.borrow()) {
             self.shared.ask();
         }
         let state = durable.wait_for(done).await.map_err(|_| EngineError::Closed)?;
         match &state.failed {
             Some(why) => Err(EngineError::SyncFailed(why.to_string())),
+            None if state.sequence < sequence => Err(EngineError::NotDurable),
             None => Ok(()),
         }
     }
@@ -141,12 +145,23 @@ impl Shared {
     }
 
     fn run(&self, database: &Database) {
-        let mut synced = 0;
+        let (mut synced, mut errors_seen) = (0, 0);
         loop {
             let stop = self.await_work();
             let sequence = database.db().latest_sequence_number();
             // `sync no` leaves the log to the operating system, but for a caller that asked (a change from `always`) and the end.
             if sequence > synced || stop {
+                // RocksDB fails a sync of a log to which an append has failed (a full disk), and then resumes only after a new start: it
+                // is left alone until it has resumed by itself. What was appended before is acknowledged to nobody who waits.
+                let errors = database.events().errors();
+                if errors != errors_seen && database.stopped().is_some() {
+                    self.durable.send_modify(|durable| durable.stalls += 1);
+                    if stop {
+                        return;
+                    }
+                    continue;
+                }
+                errors_seen = errors;
                 if let Err(error) = database.db().flush_wal(true) {
                     tracing::error!(%error, "fsync of the write-ahead log failed");
                     self.durable.send_modify(|durable| durable.failed = Some(error.to_string().into()));

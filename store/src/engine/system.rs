@@ -127,7 +127,7 @@ pub(super) fn read_one(database: &Database, kind: SystemKind, key: &[u8]) -> Res
 pub(super) fn write(database: &Database, records: SystemBatch) -> Result<(), EngineError> {
     let mut batch = WriteBatch::default();
     records.append_to(&mut batch, *database.family(Family::System));
-    Ok(database.db().write_opt(batch, &durable())?)
+    database.write(batch, &durable())
 }
 
 impl Engine {

@@ -52,9 +52,7 @@ impl Engine {
 
     /// Applies a command's writes as one batch. The caller is inside the gate and holds the stripes of every key.
     pub fn commit(&self, _locked: &Locked<'_>, writes: &[KeyWrite<'_>]) -> Result<Written, EngineError> {
-        if !self.takes_writes() {
-            return Err(EngineError::Closed);
-        }
+        self.admit_write(writes.iter().all(|write| matches!(write, KeyWrite::Delete(..))))?;
         let meta = self.database().family(Family::Meta);
         let (mut batch, mut key_bytes, mut record_bytes) = (WriteBatch::default(), Vec::new(), Vec::new());
         for write in writes {
@@ -72,7 +70,7 @@ impl Engine {
         }
         let mut options = WriteOptions::default();
         options.disable_wal(!self.options().wal);
-        self.database().db().write_opt(batch, &options)?;
+        self.database().write(batch, &options)?;
         Ok(Written { sequence: self.database().db().latest_sequence_number() })
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{admin, data, listen};
 use crate::{
-    config::{Settings, plan_memory},
+    config::{Settings, WalRecovery, plan_memory},
     engine::{Engine, EngineOptions},
     node::Node,
 };
@@ -82,6 +82,7 @@ async fn live(settings: Settings, data: &Runtime) -> anyhow::Result<()> {
     tokio::select! {
         () = ends.next() => {}
         error = engine.sync_failed() => return Err(error.into()),
+        error = engine.needs_restart() => return Err(error.into()),
     }
     tracing::info!("shutting down: taking no more writes, flushing");
     node.stop();
@@ -111,6 +112,9 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         wal_bytes_max: settings.max_total_wal_size.0,
         background_jobs: settings.max_background_jobs,
         open_files_max: settings.max_open_files,
+        wal_point_in_time: settings.wal_recovery == WalRecovery::PointInTime,
+        disk_free_min: settings.disk_free_min.0,
+        reserve_bytes: settings.reserve_file_size.0,
     }
 }
 

@@ -34,9 +34,11 @@ pub enum TypeError {
 
 impl EngineError {
     /// The text for a client. A store that shuts down has not executed the command: TRYAGAIN lets clients retry elsewhere or later.
+    /// MISCONF is what Redis answers when it cannot write its files.
     pub fn reply(&self) -> String {
         match self {
             Self::Closed => "TRYAGAIN this node is shutting down and takes no more writes".into(),
+            Self::Refused(_) | Self::WriteFailed(_) => format!("MISCONF {self}"),
             other => format!("ERR {other}"),
         }
     }

@@ -39,6 +39,9 @@ impl Setup {
             wal_bytes_max: 512 << 20,
             background_jobs: 2,
             open_files_max: 200,
+            wal_point_in_time: false,
+            disk_free_min: 0,
+            reserve_bytes: 0,
         })
     }
 }

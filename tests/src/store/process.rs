@@ -32,6 +32,8 @@ pub struct Setup {
     pub settings: Vec<(String, String)>,
     /// The store's binary; `None`: the one beside this test's own.
     pub binary: Option<PathBuf>,
+    /// Program and arguments that run the store, such as `setpriv …`; empty: none.
+    pub wrapper: Vec<String>,
 }
 
 impl Setup {
@@ -42,13 +44,20 @@ impl Setup {
         // Both held at once: one after the other, the system may give the same twice.
         let (one, other) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
         let (port, admin_port) = (one.local_addr()?.port(), other.local_addr()?.port());
-        Ok(Self { directory, port, admin_port, settings, binary: None })
+        Ok(Self { directory, port, admin_port, settings, binary: None, wrapper: Vec::new() })
     }
 
     /// The command that starts it.
     pub fn command(&self) -> anyhow::Result<Command> {
         let binary = self.binary.clone().map_or_else(binary, Ok)?;
-        let mut command = Command::new(binary);
+        let mut command = match self.wrapper.split_first() {
+            None => Command::new(binary),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary);
+                command
+            }
+        };
         command.env_clear().envs(environment());
         command.arg("--dir").arg(&self.directory).args(["--port", &self.port.to_string()]);
         command.args(["--admin-port", &self.admin_port.to_string(), "--admin-password", ADMIN_PASSWORD]);
@@ -149,6 +158,11 @@ impl StoreProcess {
     /// SIGTERM, and waits for its end.
     pub async fn terminate(&self) -> anyhow::Result<ExitStatus> {
         self.signal("TERM")?;
+        self.ended().await
+    }
+
+    /// Waits for an end that it comes to by itself.
+    pub async fn ended(&self) -> anyhow::Result<ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = self.lock().try_wait()? {
@@ -156,7 +170,7 @@ impl StoreProcess {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        bail!("the store did not end after SIGTERM:\n{}", self.log())
+        bail!("the store did not end:\n{}", self.log())
     }
 
     /// Sends a signal by name.
