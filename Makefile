@@ -33,6 +33,11 @@ lint: setup ## Formatting, clippy, generated files, the chart, scripts; changes 
 unit: setup ## Unit and integration tests, those that need no Kubernetes
 	scripts/test unit
 
+.PHONY: crash-loop
+crash-loop: setup ## kill -9 and check, KILLS=200 times under each policy, with WAL and without
+	$(ENV) cargo build --quiet --locked -p sluice-store && \
+	SLUICE_CRASH_KILLS=$(or $(KILLS),200) cargo test --quiet --locked -p sluice-tests --test crash durability -- --nocapture
+
 .PHONY: test-kubernetes
 test-kubernetes: setup ## Build the images and run the tests on a real Kubernetes (K8S_TESTS=name for some; KEEP=1 keeps the cluster)
 	scripts/test kubernetes

@@ -2,8 +2,11 @@
 
 #![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
 
+mod account;
 mod damage;
 mod durability;
 mod faults;
 mod flushing;
+mod kill_loop;
 mod starting;
+mod writer;

@@ -70,13 +70,18 @@ impl Setup {
 
     /// Starts it and waits until its admin plane knows a node.
     pub async fn start(&self) -> anyhow::Result<StoreProcess> {
+        let process = self.spawn()?;
+        process.await_open().await?;
+        Ok(process)
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(&self) -> anyhow::Result<StoreProcess> {
         std::fs::create_dir_all(&self.directory)?;
         let log = self.directory.with_extension("log");
         let errors = File::options().create(true).append(true).open(&log)?;
         let child = self.command()?.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn()?;
-        let process = StoreProcess { child: Mutex::new(child), setup: self.clone(), log };
-        process.await_open().await?;
-        Ok(process)
+        Ok(StoreProcess { child: Mutex::new(child), setup: self.clone(), log })
     }
 }
 
