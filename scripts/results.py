@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""results.py cargo LOG RESULTS [TARGET...]: appends to RESULTS a line for each suite in the log of a `cargo test`.
+"""results.py cargo LOG RESULTS [--as WORDS] [TARGET...]: appends to RESULTS a line for each suite in the log of a `cargo test`.
 results.py summary RESULTS: prints every suite, and `N passed, N failed` at the end; fails if a test failed or a suite ran none.
 
 A suite is the unit tests of a package, or one of its integration test targets. Which there have to be is asked of cargo, so a suite
-that silently stopped running is found: it is written down with no test, which fails. With TARGETs, only those test targets.
+that silently stopped running is found: it is written down with no test, which fails. With TARGETs, only those test targets. WORDS stand
+behind the names of suites that run a second time, in another way.
 """
 import json
 import os
@@ -30,6 +31,9 @@ def suites_of_workspace():
 
 
 def cargo(log, results, targets):
+    words = ""
+    if targets[:1] == ["--as"]:
+        words, targets = " " + targets[1], targets[2:]
     suites = suites_of_workspace()
     wanted = {suite for stem, (suite, runs) in suites.items() if (stem in targets if targets else runs)}
     counts = {suite: [0, 0, 0, 0.0] for suite in wanted}
@@ -52,7 +56,7 @@ def cargo(log, results, targets):
                 current = None
     with open(results, "a") as out:
         for suite, (passed, failed, ignored, seconds) in sorted(counts.items()):
-            out.write(f"{suite}\t{passed}\t{failed}\t{ignored}\t{seconds:.0f}\n")
+            out.write(f"{suite}{words}\t{passed}\t{failed}\t{ignored}\t{seconds:.0f}\n")
 
 
 def summary(results):

@@ -3,7 +3,7 @@
 use std::{fs, net::TcpListener, path::Path, process::Command};
 
 use anyhow::ensure;
-use sluice_tests::store::{Setup, free_port};
+use sluice_tests::store::{ROW_CACHE, Setup, free_port, row_cache_of_this_run};
 
 /// Runs a command that must fail, and returns what it said.
 fn refused(command: &mut Command) -> anyhow::Result<String> {
@@ -59,5 +59,25 @@ fn used_ports_and_wrong_settings_are_refused() -> anyhow::Result<()> {
         ensure!(said.contains(expected), "{said}");
     }
     ensure!(!root.path().join("data").exists(), "a refusal changes nothing");
+    Ok(())
+}
+
+/// Every store of these tests has the row cache that the run asks for, or the pass with one would show nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_have_the_row_cache_of_the_run() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let bytes_of = async |settings: &[(&str, &str)]| {
+        let store = Setup::new(root.path().join("data"), settings)?.start().await?;
+        let mut client = store.client().await?;
+        let found: Vec<String> = redis::cmd("CONFIG").arg("GET").arg(ROW_CACHE).query_async(&mut client).await?;
+        anyhow::Ok(found)
+    };
+    let wanted = match row_cache_of_this_run() {
+        // Said by the store itself in the one form it has for it.
+        Some(size) => bytes_of(&[(ROW_CACHE, &size)]).await?,
+        None => vec![ROW_CACHE.to_owned(), "0".to_owned()],
+    };
+    ensure!(bytes_of(&[]).await? == wanted, "{wanted:?} is what the run asks for");
+    ensure!(bytes_of(&[(ROW_CACHE, "1mb")]).await? == [ROW_CACHE, "1048576"], "a test that names a size has it");
     Ok(())
 }

@@ -8,14 +8,20 @@ use super::settings::{Settings, Spec, specs};
 const FILE_LEN_MAX: u64 = 1 << 20;
 const ENVIRONMENT_PREFIX: &str = "SLUICE_";
 /// Names with our prefix in the environment that are the build's and the tests', not a store's.
-const NOT_SETTINGS: [&str; 7] = [
+const NOT_SETTINGS: [&str; 13] = [
     "SLUICE_API_PORT",
     "SLUICE_CACHE",
     "SLUICE_CLUSTER",
     "SLUICE_CLUSTER_NAME",
+    "SLUICE_CRASH_KILLS",
+    "SLUICE_DIFFERENTIAL_CASES",
+    "SLUICE_DIFFERENTIAL_SEED",
     "SLUICE_IMAGE_PREFIX",
     "SLUICE_KUBECONFIG",
     "SLUICE_LOAD_PASSWORD",
+    "SLUICE_MIGRATION_KILLS",
+    "SLUICE_TARGET_LIMIT_GIB",
+    "SLUICE_TEST_ROW_CACHE",
 ];
 
 /// Why the configuration is refused.

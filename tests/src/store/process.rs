@@ -19,6 +19,15 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Password of the admin planes of test nodes.
 const ADMIN_PASSWORD: &str = "between-nodes";
 
+/// The setting that [`row_cache_of_this_run`] sets.
+pub const ROW_CACHE: &str = "rocksdb.row_cache_size";
+
+/// The row cache that all stores of this test run have, unless a test says otherwise: `SLUICE_TEST_ROW_CACHE`, a size. Whatever holds
+/// without one has to hold with one.
+pub fn row_cache_of_this_run() -> Option<String> {
+    std::env::var("SLUICE_TEST_ROW_CACHE").ok().filter(|bytes| !bytes.is_empty())
+}
+
 /// What a store is started with. The same again for a restart.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -39,7 +48,13 @@ pub struct Setup {
 impl Setup {
     /// A store on free ports.
     pub fn new(directory: impl AsRef<Path>, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let mut settings: Vec<(String, String)> = settings.iter().map(own).collect();
+        if let Some(bytes) = row_cache_of_this_run()
+            && settings.iter().all(|(name, _)| name != ROW_CACHE)
+        {
+            settings.push((ROW_CACHE.to_owned(), bytes));
+        }
         let directory = directory.as_ref().to_owned();
         // Both held at once: one after the other, the system may give the same twice.
         let (one, other) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
