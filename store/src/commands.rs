@@ -9,6 +9,7 @@ mod glob;
 mod info;
 mod keys;
 mod listing;
+mod persistence;
 mod run;
 mod scan;
 mod server;

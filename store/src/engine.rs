@@ -3,7 +3,10 @@
 //! Invariants: every user key begins with its slot and generation; nothing here ever writes a range tombstone; `system` records are
 //! written with a synced WAL in every mode. The bytes on disk are described in `engine/FORMAT.md`.
 
+mod caches;
+mod checkpoint;
 mod clock;
+mod compaction;
 mod database;
 mod directory;
 mod disk;
@@ -33,7 +36,10 @@ mod versions;
 mod worker;
 mod write;
 
+pub use caches::CacheUse;
+pub use checkpoint::{Save, SaveError, Saves};
 pub use clock::system_ms;
+pub use compaction::Compaction;
 pub use database::{Counters, Engine, EngineOptions, Start};
 pub use disk::Space;
 pub use error::EngineError;

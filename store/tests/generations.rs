@@ -28,6 +28,8 @@ fn open(directory: &Path, wal: bool) -> Result<Engine, EngineError> {
         background_jobs: 2,
         open_files_max: 100,
         wal_point_in_time: false,
+        checkpoints_directory: None,
+        checkpoints_kept: 1,
         disk_free_min: 0,
         reserve_bytes: 0,
     })

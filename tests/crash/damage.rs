@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use redis::AsyncCommands as _;
-use sluice_tests::store::{Setup, StoreProcess};
+use sluice_tests::store::{Setup, StoreProcess, wait_for};
 
 use super::faults::{check, write};
 
@@ -133,7 +133,16 @@ async fn a_damaged_table_fails_the_reads_that_meet_it_and_no_others() -> anyhow:
     ensure!(said.contains("the stored data is damaged where this was read") && said.contains(".sst"), "{said}");
     let scanned = redis::cmd("DBSIZE").query_async::<u64>(&mut store.client().await?).await;
     ensure!(scanned.is_err(), "a scan that met damage took it for the end: {scanned:?}");
-    let _: () = store.client().await?.set("a", 1).await?;
+    let mut client = store.client().await?;
+    let _: () = client.set("a", 1).await?;
+
+    // A compaction that meets it stops RocksDB: writes are refused by the file's name, reads go on.
+    redis::cmd("COMPACT").query_async::<()>(&mut client).await?;
+    wait_for("the damage to be known", || async { Ok(store.info("storage_fault").await? == "damaged") }).await?;
+    let refused = client.set::<_, _, ()>("b", 1).await.expect_err("RocksDB has stopped").to_string();
+    ensure!(refused.contains("MISCONF") && refused.contains(".sst"), "{refused}");
+    ensure!(store.info("last_background_error").await?.contains("Corruption"));
+    ensure!(readable(&store).await?.0 == good, "reads go on");
     Ok(())
 }
 

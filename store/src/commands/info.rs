@@ -72,13 +72,17 @@ fn clients(node: &Node) -> String {
 fn memory(node: &Node) -> String {
     let settings = &node.settings;
     let plan = plan_memory(settings.memory_budget.0, settings.row_cache.0, settings.write_buffer.0);
-    let storage = node.engine.storage();
+    let (storage, caches) = (node.engine.storage(), node.engine.cache_use());
     lines(&[
         ("memory_budget", plan.budget.to_string()),
-        ("block_cache_capacity", plan.block_cache.to_string()),
-        ("block_cache_used", storage.block_cache_bytes.to_string()),
-        ("memtables_limit", plan.memtables.to_string()),
-        ("memtables_used", storage.memtable_bytes.to_string()),
+        ("memory_budget_used", (caches.block_used + caches.row_used).to_string()),
+        ("block_cache_capacity", caches.block_capacity.to_string()),
+        ("block_cache_used", caches.block_used.to_string()),
+        ("block_cache_pinned", caches.block_pinned.to_string()),
+        ("row_cache_capacity", caches.row_capacity.to_string()),
+        ("row_cache_used", caches.row_used.to_string()),
+        ("memtables_limit", caches.memtables_limit.to_string()),
+        ("memtables_used", caches.memtables_used.to_string()),
         ("table_readers_used", storage.table_reader_bytes.to_string()),
         ("mem_allocator", "jemalloc".into()),
     ])
@@ -86,9 +90,17 @@ fn memory(node: &Node) -> String {
 
 fn persistence(node: &Node) -> String {
     let (status, counters) = (node.persistence(), node.engine.counters());
+    let (saves, compactions) = (node.engine.saves(), node.engine.compactions_on_request());
     let yes = |value: bool| if value { "yes".to_owned() } else { "no".to_owned() };
     lines(&[
         ("loading", "0".into()),
+        ("rdb_bgsave_in_progress", u8::from(saves.running).to_string()),
+        ("rdb_last_save_time", (saves.last_ms / 1000).to_string()),
+        ("rdb_last_bgsave_status", if saves.failed { "err" } else { "ok" }.into()),
+        ("rdb_last_bgsave_time_sec", saves.last_duration_ms.map_or("-1".into(), |ms| ms.div_ceil(1000).to_string())),
+        ("last_checkpoint", if saves.last_name.is_empty() { "none".into() } else { saves.last_name }),
+        ("compact_in_progress", u8::from(compactions.0).to_string()),
+        ("compacts_completed_total", compactions.1.to_string()),
         ("instance", node.engine.instance().to_string()),
         ("wal", yes(status.wal)),
         ("sync", node.engine.sync_policy().name().into()),

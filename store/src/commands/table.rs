@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    CommandError, client, cluster, clusterx, flush, info, keys,
+    CommandError, client, cluster, clusterx, flush, info, keys, persistence,
     run::{Context, Later},
     scan, server, strings,
 };
@@ -181,6 +181,11 @@ commands! {
     "time"         1 CONNECTION NO_KEYS "2.6.0" "O(1)" Now(server::time) "The server's time.";
     "cluster"     -2 NONE  NO_KEYS "3.0.0" "O(N) of the nodes" Now(cluster::cluster) "SLOTS, SHARDS, NODES, INFO, MYID, KEYSLOT, COUNTKEYSINSLOT, GETKEYSINSLOT.";
     "flushmemtable" -1 ADMIN NO_KEYS "kvrocks" "O(N) of the memtables" Later(flush::flushmemtable) "Makes every acknowledged write durable: ASYNC, NOWAIT, TIMEOUT ms, RECEIPT.";
+    "flushblockcache" 1 ADMIN NO_KEYS "kvrocks" "O(N) of the blocks" Later(persistence::flushblockcache) "Empties the block cache and the row cache.";
+    "compact"      1 ADMIN NO_KEYS "kvrocks" "O(N) of the data, in the background" Later(persistence::compact) "Begins to compact the whole database; one at a time.";
+    "bgsave"      -1 ADMIN NO_KEYS "1.0.0" "O(N) of the memtables" Later(persistence::bgsave) "Begins to make a checkpoint: a data directory of hard links.";
+    "save"         1 ADMIN NO_KEYS "1.0.0" "O(N) of the memtables" Later(persistence::save) "Makes a checkpoint and waits for it; other clients do not.";
+    "lastsave"     1 CONNECTION NO_KEYS "1.0.0" "O(1)" Now(persistence::lastsave) "When the newest checkpoint was made, in Unix seconds; 0: there is none.";
     "clusterx"    -2 PLANE NO_KEYS "kvrocks" "see the subcommands" Later(clusterx::clusterx) "What operator, peers and cluster tools say.";
 }
 

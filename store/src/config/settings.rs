@@ -79,6 +79,8 @@ settings! {
     max_background_jobs: i32 = 4, "rocksdb.max_background_jobs", "Threads for flushes and compactions.";
     disk_free_min: Bytes = Bytes(256 << 20), "disk-free-min", "Bytes of free disk, beside what the memtables still have to write, below which writes are refused (MISCONF); deletions and reads go on. 0: never.";
     reserve_file_size: Bytes = Bytes(128 << 20), "reserve-file-size", "Bytes of a file in the data directory that is removed when the disk is nearly full, so that flushes and drops have room. 0: none.";
+    checkpoint_dir: String = String::new(), "checkpoint-dir", "Where BGSAVE makes checkpoints; empty: `checkpoints` in the data directory. On another file system the files are copied.";
+    checkpoints_kept: u32 = 2, "checkpoints-kept", "How many checkpoints are kept; older ones are removed.";
     key_size_max: Bytes = Bytes(64 << 10), "key-size-max", "Longest key, in bytes.";
     proto_max_bulk_len: Bytes = Bytes(512 << 20), "proto-max-bulk-len", "Longest argument of a request, in bytes.";
     request_args_max: u32 = 1 << 20, "request-args-max", "Most arguments of a request.";

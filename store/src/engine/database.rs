@@ -5,12 +5,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rocksdb::{Cache, DBRecoveryMode, LogLevel, Options, WriteBufferManager};
+use rocksdb::{DBRecoveryMode, LogLevel, Options};
 use sluice_topology::{InstanceId, NodeId, Slot};
 
 use super::{
-    EngineError, Fault, FlushError, FlushWait, Generation, Inside, Space, SyncPolicy,
+    CacheUse, EngineError, Fault, FlushError, FlushWait, Generation, Inside, Space, SyncPolicy,
+    caches::Caches,
+    checkpoint::Checkpoints,
     clock::Clock,
+    compaction::Compactions,
     directory,
     disk::{self, Reserve},
     filter::Removable,
@@ -53,6 +56,10 @@ pub struct EngineOptions {
     pub open_files_max: i32,
     /// Start from a damaged log with what is before the damage, instead of refusing.
     pub wal_point_in_time: bool,
+    /// Where checkpoints are made; `None`: in the data directory.
+    pub checkpoints_directory: Option<PathBuf>,
+    /// How many checkpoints are kept; at least the newest is.
+    pub checkpoints_kept: usize,
     /// Free space below which users' writes are refused; 0: never.
     pub disk_free_min: u64,
     /// Size of the file that is removed when the disk is nearly full; 0: none.
@@ -79,6 +86,9 @@ pub struct Engine {
     watcher: Watcher,
     health: Arc<Health>,
     reserve: Arc<Reserve>,
+    checkpoints: Checkpoints,
+    compactions: Compactions,
+    caches: Caches,
     database: Arc<Database>,
     gate: Arc<Gate>,
     readers: Readers,
@@ -101,12 +111,13 @@ impl Engine {
         if disk::space(&options.directory).is_ok_and(|space| space.free < options.disk_free_min) {
             reserve.release();
         }
-        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let caches = Caches::new(&options);
         let clock = Arc::new(Clock::new());
         let removable = Arc::new(Removable::new(clock.clone()));
-        let mut db_options = db_options(&options, &cache);
+        let mut db_options = db_options(&options);
+        caches.install(&mut db_options);
         db_options.create_if_missing(prepared.empty);
-        let database = Database::open(&prepared.database, &db_options, &options, &cache, &removable)
+        let database = Database::open(&prepared.database, &db_options, &options, &caches.block(), &removable)
             .map_err(|error| directory::explain(&options.directory, &prepared.database, error))?;
         let database = Arc::new(database);
         let (identity, rows, created) = identity::load_or_create(&database)?;
@@ -124,6 +135,13 @@ impl Engine {
             watcher,
             health,
             reserve,
+            checkpoints: Checkpoints::find(
+                &options.directory,
+                options.checkpoints_directory.as_deref(),
+                options.checkpoints_kept,
+            ),
+            compactions: Compactions::default(),
+            caches,
             syncer: Syncer::start(database.clone(), options.sync)?,
             rounds: FlushRounds::start(database.clone(), clock.clone(), identity.instance, options.wal, marker.round)?,
             reclaimer: Reclaimer::start(database.clone(), gate.clone(), readers.clone(), removable.clone(), &table, options.wal)?,
@@ -270,6 +288,7 @@ impl Engine {
     /// Takes no more writes, flushes, and leaves the marker of a clean shutdown. Reads go on until the process ends.
     pub fn close(&self) -> Result<(), EngineError> {
         self.health.close();
+        self.checkpoints.finish();
         self.gate.drain();
         self.reclaimer.stop();
         let receipt = self.rounds.request(false).map_err(close_error)?.receipt_blocking().map_err(close_error)?;
@@ -302,6 +321,24 @@ impl Engine {
             write_delays: self.database.events().stalls().0,
             write_stops: self.database.events().stalls().1,
         }
+    }
+
+    /// The caches and memtables against their capacities.
+    pub fn cache_use(&self) -> CacheUse {
+        self.caches.usage()
+    }
+
+    /// Empties the caches of what nobody is reading right now.
+    pub fn empty_caches(&self) {
+        self.caches.empty();
+    }
+
+    pub(super) fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
+    }
+
+    pub(super) fn compactions(&self) -> &Compactions {
+        &self.compactions
     }
 
     pub(super) fn database(&self) -> &Database {
@@ -366,7 +403,7 @@ fn close_error(error: FlushError) -> EngineError {
     EngineError::Flush(error.to_string())
 }
 
-fn db_options(options: &EngineOptions, cache: &Cache) -> Options {
+fn db_options(options: &EngineOptions) -> Options {
     let mut db = Options::default();
     db.create_missing_column_families(true);
     // One flush, one version edit: with the WAL off a key's record and its fields come back together or not at all.
@@ -376,14 +413,6 @@ fn db_options(options: &EngineOptions, cache: &Cache) -> Options {
     db.set_bytes_per_sync(1 << 20);
     db.set_wal_bytes_per_sync(1 << 20);
     db.set_max_total_wal_size(options.wal_bytes_max);
-    db.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager_with_cache(
-        options.memtables_bytes,
-        false,
-        cache.clone(),
-    ));
-    if options.row_cache_bytes > 0 {
-        db.set_row_cache(&Cache::new_lru_cache(options.row_cache_bytes));
-    }
     // A kill leaves a torn record at the tail and nothing else; damage anywhere else must be seen, not skipped.
     // After a power loss what was never synced may have holes in it: then somebody decides.
     db.set_wal_recovery_mode(if options.wal_point_in_time {

@@ -27,7 +27,7 @@ pub(crate) struct Prepared {
 /// Checks the directory, makes it ours when it is new, and returns where the database is.
 pub(crate) fn prepare(path: &Path) -> Result<Prepared, EngineError> {
     fs::create_dir_all(path).map_err(EngineError::directory(path))?;
-    let (format_path, database) = (path.join(FORMAT_FILE), path.join(DATABASE));
+    let (format_path, database) = (path.join(FORMAT_FILE), database_of(path));
     match fs::read_to_string(&format_path) {
         Ok(text) => check_format(path, &text)?,
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -36,7 +36,7 @@ pub(crate) fn prepare(path: &Path) -> Result<Prepared, EngineError> {
             }
             // The database's folder first: a directory with FORMAT and without it has lost it.
             fs::create_dir_all(&database).map_err(EngineError::directory(&database))?;
-            write_format(path, &format_path).map_err(EngineError::directory(&format_path))?;
+            write_format(path).map_err(EngineError::directory(&format_path))?;
         }
         Err(error) if error.kind() == ErrorKind::InvalidData => {
             return Err(EngineError::Foreign { path: path.into(), found: FORMAT_FILE.into() });
@@ -79,7 +79,8 @@ fn is_empty(directory: &Path, database: &Path) -> Result<bool, EngineError> {
     }
 }
 
-fn names(path: &Path) -> std::io::Result<Vec<String>> {
+/// Names of what is in a folder.
+pub(super) fn names(path: &Path) -> std::io::Result<Vec<String>> {
     fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
@@ -104,12 +105,19 @@ fn first_entry(path: &Path) -> Result<Option<String>, EngineError> {
     Ok(None)
 }
 
-fn write_format(directory: &Path, path: &Path) -> std::io::Result<()> {
+/// Where the database of a data directory is.
+pub(super) fn database_of(directory: &Path) -> PathBuf {
+    directory.join(DATABASE)
+}
+
+/// Makes a directory one of ours, durably.
+pub(super) fn write_format(directory: &Path) -> std::io::Result<()> {
+    let path = directory.join(FORMAT_FILE);
     let fresh = path.with_extension("new");
     let mut file = fs::File::create(&fresh)?;
     writeln!(file, "{FORMAT_NAME} {FORMAT}")?;
     file.sync_all()?;
-    fs::rename(&fresh, path)?;
+    fs::rename(&fresh, &path)?;
     fs::File::open(directory)?.sync_all()
 }
 

@@ -113,6 +113,8 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         background_jobs: settings.max_background_jobs,
         open_files_max: settings.max_open_files,
         wal_point_in_time: settings.wal_recovery == WalRecovery::PointInTime,
+        checkpoints_directory: (!settings.checkpoint_dir.is_empty()).then(|| settings.checkpoint_dir.clone().into()),
+        checkpoints_kept: settings.checkpoints_kept as usize,
         disk_free_min: settings.disk_free_min.0,
         reserve_bytes: settings.reserve_file_size.0,
     }

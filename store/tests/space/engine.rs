@@ -40,6 +40,8 @@ impl Setup {
             background_jobs: 2,
             open_files_max: 200,
             wal_point_in_time: false,
+            checkpoints_directory: None,
+            checkpoints_kept: 1,
             disk_free_min: 0,
             reserve_bytes: 0,
         })
