@@ -69,7 +69,13 @@ impl Collector for NodeCollector {
         counter("flush_rounds", "Flush rounds completed since the start", counters.flush_rounds_total)?;
         counter("reclaimed_keys", "Keys of dead generations removed", counters.reclaimed_keys)?;
         counter("reclaimed_subkeys", "Subkeys of collections that are gone, deleted", counters.reclaimed_subkeys)?;
-        counter("expired_keys", "Keys removed because they had expired", counters.expired_keys)?;
+        counter("expired_keys", "Keys deleted because they had expired", counters.expired_keys)?;
+        counter(
+            "expired_compacted_keys",
+            "Records of expired strings that compactions left out",
+            counters.expired_compacted_keys,
+        )?;
+        counter("expire_sweep_keys", "Keys that the sweep looked at", node.sweep.keys_looked_at())?;
         let jobs = node.migrations.jobs();
         counter("migrated_keys", "Keys moved by the jobs remembered", jobs.iter().map(|job| job.keys_done).sum())?;
         counter("migration_attempts", "Attempts of the jobs remembered", jobs.iter().map(|job| job.attempts).sum())?;

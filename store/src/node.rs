@@ -13,7 +13,7 @@ use sluice_topology::admin::{NodeStatus, PersistenceStatus};
 use crate::{
     cluster::{Cluster, PeerAccess},
     config::Settings,
-    engine::{Engine, EngineError, MayWrite},
+    engine::{Engine, EngineError, MayWrite, Sweep, SweepPace},
     migration::{MigrationLimits, Migrations},
 };
 
@@ -44,6 +44,8 @@ pub struct Node {
     pub cluster: Arc<Cluster>,
     /// Its migrations.
     pub migrations: Arc<Migrations>,
+    /// Its sweep of what has expired.
+    pub sweep: Sweep,
     /// Its counters.
     pub stats: Stats,
     /// When it started.
@@ -60,7 +62,10 @@ impl Node {
         let cluster = Arc::new(Cluster::open(engine.clone(), settings.cluster_enabled, peers)?);
         // Weakly: the engine's threads must not keep alive what keeps the engine.
         let view = Arc::downgrade(&cluster);
-        engine.maintain(move |slot| view.upgrade().map_or(MayWrite::No, |cluster| cluster.may_write(slot)))?;
+        let may_write = move |slot| view.upgrade().map_or(MayWrite::No, |cluster| cluster.may_write(slot));
+        engine.maintain(may_write.clone())?;
+        let pace = SweepPace { keys_per_second: settings.expire_sweep_keys, bytes_per_second: settings.expire_sweep_bytes.0 };
+        let sweep = Sweep::start(engine.clone(), pace, may_write)?;
         let limits = MigrationLimits {
             unit_slots: settings.migrate_unit_slots as usize,
             batch_bytes: settings.migrate_batch_size.0 as usize,
@@ -74,6 +79,7 @@ impl Node {
             engine,
             cluster,
             migrations,
+            sweep,
             stats: Stats::default(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),

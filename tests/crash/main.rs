@@ -6,6 +6,7 @@ mod account;
 mod checkpoints;
 mod damage;
 mod durability;
+mod expiring;
 mod faults;
 mod flushing;
 mod kill_loop;

@@ -133,6 +133,8 @@ fn stats(node: &Node) -> String {
         ("rejected_connections", stats.connections_rejected.load(Relaxed).to_string()),
         ("total_error_replies", stats.errors.load(Relaxed).to_string()),
         ("expired_keys", node.engine.counters().expired_keys.to_string()),
+        ("expired_compacted_keys", node.engine.counters().expired_compacted_keys.to_string()),
+        ("expire_sweep_keys_looked_at", node.sweep.keys_looked_at().to_string()),
         ("parked_commands_total", stats.parked.load(Relaxed).to_string()),
     ])
 }

@@ -70,6 +70,8 @@ settings! {
     wal: bool = true, "wal", "Write-ahead log: yes, or no (then what is not flushed is lost by a crash). Changed at a restart.";
     sync: SyncPolicy = SyncPolicy::EverySecond, "sync", "When the write-ahead log is made durable: always, everysec or no.";
     flush_wait: bool = true, "flush-wait", "FLUSHMEMTABLE without ASYNC waits for its round.";
+    expire_sweep_keys: u64 = 50_000, "expire-sweep-keys-per-second", "Most keys a second that the background looks at to delete what has expired; 0: only compactions and commands do.";
+    expire_sweep_bytes: Bytes = Bytes(16 << 20), "expire-sweep-bytes-per-second", "Most bytes of keys and values a second that the background looks at for that.";
     memory_budget: Bytes = Bytes(0), "memory-budget", "Bytes for caches and memtables together; 0: six tenths of the container's limit, or a quarter of the machine.";
     row_cache: Bytes = Bytes(0), "rocksdb.row_cache_size", "Bytes of row cache; 0: none.";
     write_buffer: Bytes = Bytes(64 << 20), "rocksdb.write_buffer_size", "Bytes of one memtable.";
@@ -111,6 +113,7 @@ impl Settings {
         }
         let positive = [
             ("maxclients", u64::from(self.maxclients)),
+            ("expire-sweep-bytes-per-second", self.expire_sweep_bytes.0),
             ("key-size-max", self.key_size_max.0),
             ("proto-max-bulk-len", self.proto_max_bulk_len.0),
             ("request-args-max", u64::from(self.request_args_max)),

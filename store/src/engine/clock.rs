@@ -1,16 +1,46 @@
 //! The engine's clock: what expiry is judged by. It never goes back, over restarts neither, as far as the disk knows.
 //!
 //! It follows the system's clock. When that is set back, the engine's goes on from where it was at the pace of real time: time to live
-//! keeps its length, and what has expired stays so. The floor of a start is the latest time found on disk (see [`super::flush`]).
+//! keeps its length, and what has expired stays so. The floor of a start is the latest time found on disk: that of the last flush round, of
+//! a shutdown in order, or the one that is noted every few seconds while there is anything that expires.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
+use rocksdb::WriteOptions;
+
+use super::{
+    EngineError,
+    families::Family,
+    layout::OWN_PREFIX,
+    raw::Database,
+    sealed::{Opened, Seal},
+};
+
 /// Unix time in milliseconds, as the system says it.
 pub fn system_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn noted_key() -> Vec<u8> {
+    [&OWN_PREFIX[..], b"clock"].concat()
+}
+
+/// Notes a time that the clock of the next start must not go below, with the data's own durability.
+pub(crate) fn note(database: &Database, at_ms: u64, wal: bool) -> Result<(), EngineError> {
+    let mut options = WriteOptions::default();
+    options.disable_wal(!wal);
+    Ok(database.db().put_cf_opt(database.family(Family::Meta), noted_key(), Seal::new().u64(at_ms).finish(), &options)?)
+}
+
+/// The time that was noted last; 0: none ever was.
+pub(crate) fn noted(database: &Database) -> Result<u64, EngineError> {
+    match database.db().get_cf(database.family(Family::Meta), noted_key())? {
+        Some(bytes) => Opened::open("the clock's note", &bytes)?.u64(),
+        None => Ok(0),
+    }
 }
 
 pub(crate) struct Clock {

@@ -2,7 +2,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rocksdb::{DBRecoveryMode, LogLevel, Options};
@@ -12,10 +15,11 @@ use super::{
     CacheUse, EngineError, Fault, FlushError, FlushWait, Generation, Inside, Space, SyncPolicy,
     caches::Caches,
     checkpoint::Checkpoints,
-    clock::Clock,
+    clock::{self, Clock},
     compaction::Compactions,
     directory,
     disk::{self, Reserve},
+    expiries::Expiries,
     filter::Removable,
     flush::{self, FlushRounds},
     gate::Gate,
@@ -95,7 +99,9 @@ pub struct Engine {
     versions: Versions,
     table: Arc<SlotTable>,
     clock: Arc<Clock>,
+    clock_floor_ms: AtomicU64,
     removable: Arc<Removable>,
+    expiries: Expiries,
     stripes: Stripes,
     identity: Mutex<Identity>,
     options: EngineOptions,
@@ -122,8 +128,10 @@ impl Engine {
         let database = Arc::new(database);
         let (identity, rows, created) = identity::load_or_create(&database)?;
         let marker = flush::recovered(&database, identity.instance)?;
-        let closed = take_clean_marker(&database)?;
-        clock.raise(marker.at_ms.max(closed.unwrap_or(0)));
+        let closed = take_closed(&database)?;
+        let start = Start { created, recovered_round: marker.round, clean_shutdown: closed.is_some() };
+        let floor_ms = clock::noted(&database)?.max(marker.at_ms).max(closed.as_ref().map_or(0, |closed| closed.at_ms));
+        clock.raise(floor_ms);
         let gate = Arc::new(Gate::new());
         let readers = Readers::default();
         let table = Arc::new(SlotTable::new(rows));
@@ -147,11 +155,13 @@ impl Engine {
             reclaimer: Reclaimer::start(database.clone(), gate.clone(), readers.clone(), removable.clone(), &table, options.wal)?,
             versions: Versions::open(database.clone())?,
             table,
+            clock_floor_ms: AtomicU64::new(floor_ms),
             clock,
             removable,
+            expiries: closed.map_or_else(Expiries::unknown, |closed| closed.expiries),
             stripes: Stripes::new(),
             identity: Mutex::new(identity),
-            start: Start { created, recovered_round: marker.round, clean_shutdown: closed.is_some() },
+            start,
             database,
             gate,
             readers,
@@ -202,6 +212,16 @@ impl Engine {
     /// nothing is written.
     pub fn maintain(&self, may_write: impl Fn(Slot) -> MayWrite + Send + Sync + 'static) -> Result<(), EngineError> {
         self.reclaimer.start_collections(may_write)
+    }
+
+    /// Notes the time, so that the clock of the next start does not go below it; with the data's own durability.
+    pub(super) fn note_time(&self) -> Result<(), EngineError> {
+        let _inside = self.enter();
+        self.admit_write(false)?;
+        let now_ms = self.now_ms();
+        clock::note(&self.database, now_ms, self.options.wal)?;
+        self.clock_floor_ms.store(now_ms, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Waits until every command that entered before has left.
@@ -295,6 +315,7 @@ impl Engine {
         let mut clean = SystemBatch::new();
         let at_ms = self.now_ms();
         clean.put(SystemKind::Clean, b"", [receipt.round.to_be_bytes(), at_ms.to_be_bytes()].concat());
+        clean.put(SystemKind::Expiries, b"", self.expiries.encode());
         system::write(&self.database, clean)?;
         self.rounds.stop();
         self.syncer.stop();
@@ -315,7 +336,9 @@ impl Engine {
             reclaimed_keys: self.reclaimer.reclaimed_keys(),
             reclaimed_subkeys: self.reclaimer.collections().0,
             reclaim_collections_idle: self.reclaimer.collections().1,
-            expired_keys: self.removable.expired_keys(),
+            clock_floor_ms: self.clock_floor_ms.load(Ordering::Relaxed),
+            expired_keys: self.expiries.removed(),
+            expired_compacted_keys: self.removable.expired_keys(),
             refused_writes: self.health.refusals(),
             background_errors: self.database.events().errors(),
             write_delays: self.database.events().stalls().0,
@@ -357,6 +380,10 @@ impl Engine {
         &self.versions
     }
 
+    pub(super) fn expiries(&self) -> &Expiries {
+        &self.expiries
+    }
+
     pub(super) fn reclaimer(&self) -> &Reclaimer {
         &self.reclaimer
     }
@@ -387,8 +414,12 @@ pub struct Counters {
     pub reclaimed_subkeys: u64,
     /// Whether the subkeys of every collection that is gone are deleted.
     pub reclaim_collections_idle: bool,
-    /// Keys removed because they had expired, since the start.
+    /// The latest time, Unix milliseconds, found or noted on disk for the clock of the next start, flush rounds excepted.
+    pub clock_floor_ms: u64,
+    /// Keys deleted because they had expired, since the start.
     pub expired_keys: u64,
+    /// Records of expired strings that compactions left out, since the start: some of keys deleted already, or written anew.
+    pub expired_compacted_keys: u64,
     /// Writes refused because of the disk.
     pub refused_writes: u64,
     /// Failed flushes, compactions and writes of RocksDB.
@@ -426,12 +457,25 @@ fn db_options(options: &EngineOptions) -> Options {
     db
 }
 
-/// Reads and removes the marker of a clean shutdown: it speaks of the last shutdown only. Its time, Unix milliseconds, when there is one.
-fn take_clean_marker(database: &Database) -> Result<Option<u64>, EngineError> {
+/// What a shutdown in order left.
+struct Closed {
+    /// The engine's time, Unix milliseconds.
+    at_ms: u64,
+    expiries: Expiries,
+}
+
+/// Reads and removes what a shutdown in order left: it speaks of the last shutdown only.
+fn take_closed(database: &Database) -> Result<Option<Closed>, EngineError> {
     let Some(marker) = system::read_one(database, SystemKind::Clean, b"")? else { return Ok(None) };
+    let expiries = match system::read_one(database, SystemKind::Expiries, b"")? {
+        Some(bytes) => Expiries::decode(&bytes)?,
+        None => Expiries::unknown(),
+    };
     let mut batch = SystemBatch::new();
     batch.delete(SystemKind::Clean, b"");
+    batch.delete(SystemKind::Expiries, b"");
     system::write(database, batch)?;
     // Markers had no time at first.
-    Ok(Some(marker.get(8..).and_then(|at| at.try_into().ok()).map_or(0, u64::from_be_bytes)))
+    let at_ms = marker.get(8..).and_then(|at| at.try_into().ok()).map_or(0, u64::from_be_bytes);
+    Ok(Some(Closed { at_ms, expiries }))
 }

@@ -27,6 +27,8 @@ impl Engine {
     /// Makes staged generations live, together with `records`, in one durable write.
     pub fn activate(&self, staged: &BTreeMap<Slot, Generation>, records: SystemBatch) -> Result<(), EngineError> {
         let fresh = self.change(staged.iter().map(|(slot, generation)| (*slot, Change::Activate(*generation))), |_| records)?;
+        // What came with them is not known: it is looked for.
+        fresh.keys().for_each(|slot| self.expiries().note(*slot, 0));
         self.reclaimer().activated(fresh.into_keys());
         Ok(())
     }

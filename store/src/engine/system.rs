@@ -33,6 +33,8 @@ pub enum SystemKind {
     MigrationTarget = b'N',
     /// Counters of the migration journal.
     MigrationCounter = b'K',
+    /// Left by a shutdown in order: when something in a slot expires.
+    Expiries = b'E',
     /// Key versions reserved: everything below it may have been given out.
     Versions = b'V',
 }

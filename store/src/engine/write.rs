@@ -60,6 +60,9 @@ impl Engine {
                 KeyWrite::Put(slot, key, record) => {
                     encode_key(&mut key_bytes, *slot, self.live(*slot), key);
                     record.encode(&mut record_bytes);
+                    if let Some(at_ms) = record.expires_at_ms {
+                        self.expiries().note(*slot, at_ms);
+                    }
                     batch.put_cf(meta, &key_bytes, &record_bytes);
                 }
                 KeyWrite::Delete(slot, key) => {

@@ -86,7 +86,10 @@ async fn live(settings: Settings, data: &Runtime) -> anyhow::Result<()> {
     }
     tracing::info!("shutting down: taking no more writes, flushing");
     node.stop();
-    let mut closing = tokio::task::spawn_blocking(move || engine.close());
+    let mut closing = tokio::task::spawn_blocking(move || {
+        node.sweep.stop();
+        engine.close()
+    });
     loop {
         tokio::select! {
             closed = &mut closing => {

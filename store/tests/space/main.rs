@@ -5,5 +5,6 @@
 mod collections;
 mod disk;
 mod engine;
+mod expiry;
 mod filter;
 mod versions;
