@@ -18,6 +18,6 @@ mod strings;
 mod table;
 
 pub use error::CommandError;
-pub use run::{Context, Later, LaterReply, Step, check_length, run};
+pub use run::{Context, Later, LaterReply, Step, check_length, claim, prefetch, run};
 pub use session::{Plane, Session};
 pub use table::{CommandSpec, Flags, Handler, KeyPositions, find, table};

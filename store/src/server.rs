@@ -5,5 +5,6 @@ mod connection;
 mod data;
 mod listen;
 mod process;
+mod turns;
 
 pub use process::serve;

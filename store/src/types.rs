@@ -2,8 +2,10 @@
 
 mod keyspace;
 mod long_double;
+mod prefetch;
 mod strings;
 
 pub use keyspace::{ExpireCondition, Keyspace, TypeError};
+pub use prefetch::Prefetch;
 pub(crate) use strings::parse_integer;
 pub use strings::{Condition, SetOptions, SetOutcome, Ttl};

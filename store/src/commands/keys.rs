@@ -9,9 +9,7 @@ use crate::{
 type Outcome = Result<(), CommandError>;
 
 pub(super) fn del(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let keys: Vec<&[u8]> = request[1..].iter().map(AsRef::as_ref).collect();
-    let (count, written) = cx.keyspace().delete(&keys)?;
-    cx.session.note(written);
+    let count = cx.keyspace().delete(request[1..].iter().map(AsRef::as_ref))?;
     cx.reply.integer(count);
     Ok(())
 }
@@ -49,8 +47,7 @@ fn set_expiry(cx: &mut Context<'_, '_>, name: &str, request: &Request, unit_ms: 
     let base = if relative { cx.node.engine.now_ms() as i64 } else { 0 };
     let at = parse_integer(&request[2])?.checked_mul(unit_ms).and_then(|ms| ms.checked_add(base));
     let at = at.ok_or_else(|| CommandError::new(format!("ERR invalid expire time in '{name}' command")))?;
-    let (applied, written) = cx.keyspace().expire_at(&request[1], at, condition)?;
-    cx.session.note(written);
+    let applied = cx.keyspace().expire_at(&request[1], at, condition)?;
     cx.reply.integer(i64::from(applied));
     Ok(())
 }
@@ -105,8 +102,7 @@ fn answer_expiry(cx: &mut Context<'_, '_>, request: &Request, answer: impl FnOnc
 }
 
 pub(super) fn persist(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let (applied, written) = cx.keyspace().persist(&request[1])?;
-    cx.session.note(written);
+    let applied = cx.keyspace().persist(&request[1])?;
     cx.reply.integer(i64::from(applied));
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! From a request to its reply: look it up, check it, route it by its slot, execute it.
 
 use std::{
+    cell::RefCell,
     future::Future,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
 };
 
+use bytes::Bytes;
 use sluice_topology::Slot;
 
 use super::{
@@ -15,10 +17,14 @@ use super::{
 };
 use crate::{
     cluster::Route,
+    engine::Writer,
     node::Node,
     protocol::{ReplyWriter, Request},
-    types::Keyspace,
+    types::{Keyspace, Prefetch},
 };
+
+/// Most keys read ahead at once.
+const PREFETCH_KEYS_MAX: usize = 256;
 
 /// What a command may use.
 pub struct Context<'n, 'r> {
@@ -28,12 +34,16 @@ pub struct Context<'n, 'r> {
     pub session: &'n mut Session,
     /// Where the reply goes.
     pub reply: &'n mut ReplyWriter<'r>,
+    /// What gathers its changes.
+    pub writer: &'n RefCell<Writer>,
+    /// Records read ahead for its run.
+    pub prefetch: Option<&'n Prefetch<'n>>,
 }
 
 impl<'n> Context<'n, '_> {
     /// The keys as of now.
     pub fn keyspace(&self) -> Keyspace<'n> {
-        Keyspace::new(&self.node.engine, self.node.engine.now_ms())
+        Keyspace::new(&self.node.engine, self.writer, self.node.engine.now_ms()).with_prefetch(self.prefetch)
     }
 }
 
@@ -55,22 +65,64 @@ pub enum Step {
     Done,
     /// Its slot is being switched: the connection waits for a change, then runs it again. Nothing was executed.
     Wait,
+    /// What the writer has gathered has to be committed first, and the keys claimed, waiting for them. Nothing was executed.
+    Busy,
     /// The reply comes from a future.
     Later(Later),
 }
 
+/// The keys of a request, by the table; none when it is no command.
+fn keys<'q>(spec: &'static CommandSpec, request: &'q Request) -> impl Iterator<Item = &'q Bytes> {
+    spec.keys.of(request.len()).filter_map(|position| request.get(position))
+}
+
+/// Claims the keys that a request changes, waiting for them: what [`Step::Busy`] asks for.
+pub fn claim(writer: &mut Writer, request: &Request) {
+    let spec = request.first().and_then(|name| table::find(name));
+    writer.claim(spec.into_iter().flat_map(|spec| keys(spec, request)).map(|key| (Slot::of_key(key), key.as_ref())));
+}
+
+/// Reads ahead the records that a run of requests asks for, by one call into RocksDB; keys they change are claimed first. `None` when
+/// there is nothing to gain.
+pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, run: &[Request]) -> Option<Prefetch<'n>> {
+    let mut wanted = Vec::new();
+    for request in run {
+        let Some(spec) = request.first().and_then(|name| table::find(name)) else { continue };
+        if wanted.len() >= PREFETCH_KEYS_MAX || matches!(spec.handler, Handler::Later(_)) {
+            break;
+        }
+        if spec.flags.has(Flags::BLIND) || spec.keys.first == 0 {
+            continue;
+        }
+        if spec.flags.has(Flags::WRITE) {
+            writer.enter();
+            let keys = keys(spec, request).map(|key| (Slot::of_key(key), key.as_ref()));
+            let claimed = writer.try_claim(keys, spec.flags.has(Flags::FREES));
+            if !claimed.unwrap_or(false) {
+                break;
+            }
+        }
+        wanted.extend(keys(spec, request).cloned());
+    }
+    (wanted.len() > 1).then(|| {
+        writer.enter();
+        Prefetch::read(&node.engine, writer, wanted)
+    })
+}
+
 /// Executes a request, or says what to wait for.
-pub fn run(node: &Arc<Node>, session: &mut Session, request: &Request, reply: &mut ReplyWriter<'_>) -> Step {
-    let mark = reply.mark();
-    match try_run(node, session, request, reply) {
+pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
+    let (mark, gathered) = (cx.reply.mark(), cx.writer.borrow().gathered());
+    match try_run(cx, request) {
         Ok(step) => {
-            check_length(node, reply, mark);
+            check_length(cx.node, cx.reply, mark);
             step
         }
         Err(error) => {
-            reply.rewind(mark);
-            reply.error(&error.to_string());
-            node.stats.errors.fetch_add(1, Ordering::Relaxed);
+            cx.writer.borrow_mut().truncate(gathered);
+            cx.reply.rewind(mark);
+            cx.reply.error(&error.to_string());
+            cx.node.stats.errors.fetch_add(1, Ordering::Relaxed);
             Step::Done
         }
     }
@@ -86,33 +138,36 @@ pub fn check_length(node: &Node, reply: &mut ReplyWriter<'_>, mark: usize) {
     }
 }
 
-fn try_run(
-    node: &Arc<Node>,
-    session: &mut Session,
-    request: &Request,
-    reply: &mut ReplyWriter<'_>,
-) -> Result<Step, CommandError> {
+fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandError> {
+    let node = cx.node;
     let name = request.first().ok_or_else(CommandError::syntax)?;
     let Some(spec) = table::find(name) else { return Err(unknown(request)) };
-    if !session.authenticated && !spec.flags.has(Flags::NO_AUTH) {
+    if !cx.session.authenticated && !spec.flags.has(Flags::NO_AUTH) {
         return Err(CommandError::new("NOAUTH Authentication required."));
     }
     let enough = if spec.arity < 0 { request.len() as i32 >= -spec.arity } else { request.len() as i32 == spec.arity };
     if !enough {
         return Err(CommandError::arity(spec.name));
     }
-    check_plane(spec, session.plane)?;
-    // Entered before ownership and generations are looked at, left when the command is done: whoever changes them drains the gate.
-    let _inside = node.engine.enter();
+    check_plane(spec, cx.session.plane)?;
+    // Entered before ownership and generations are looked at, left when the turn's changes are committed: whoever changes them
+    // drains the gate.
+    cx.writer.borrow_mut().enter();
     match route(node, spec, request)? {
         Route::Serve => {}
         Route::Wait => return Ok(Step::Wait),
         Route::Moved(text) => return Err(CommandError::new(text)),
         Route::Unserved => return Err(CommandError::new("CLUSTERDOWN Hash slot not served")),
     }
+    if spec.flags.has(Flags::WRITE) && spec.keys.first > 0 {
+        let keys = keys(spec, request).map(|key| (Slot::of_key(key), key.as_ref()));
+        if !cx.writer.borrow_mut().try_claim(keys, spec.flags.has(Flags::FREES))? {
+            return Ok(Step::Busy);
+        }
+    }
     match spec.handler {
         Handler::Now(execute) => {
-            execute(&mut Context { node, session, reply }, request)?;
+            execute(cx, request)?;
             Ok(Step::Done)
         }
         Handler::Later(begin) => Ok(Step::Later(begin(node, request)?)),

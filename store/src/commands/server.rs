@@ -21,17 +21,9 @@ pub(super) fn flushdb(node: &Arc<Node>, request: &Request) -> Result<Later, Comm
             changes.borrow_and_update();
             let for_worker = node.clone();
             let flushed = offload(move || {
-                let _inside = for_worker.engine.enter();
-                // On a full disk this is what gives space back.
-                if for_worker.engine.closing() {
-                    return Err(crate::engine::EngineError::Closed.into());
-                }
+                let cluster = &for_worker.cluster;
                 // A slot that is being switched is another node's in a moment, with what it holds now.
-                if for_worker.cluster.any_parked() {
-                    return Ok(false);
-                }
-                for_worker.engine.flush_slots(for_worker.cluster.served().iter())?;
-                Ok(true)
+                Ok(for_worker.engine.flush_slots(cluster.served().iter(), || !cluster.any_parked())?)
             })
             .await?;
             if flushed {

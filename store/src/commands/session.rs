@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{config::Settings, engine::Written, protocol::Version};
+use crate::{config::Settings, protocol::Version};
 
 /// Which listener a connection came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +41,6 @@ pub struct Session {
     pub lib_version: Bytes,
     /// Whether the connection ends once its replies are sent.
     pub closing: bool,
-    /// The last of its writes that a reply may have to wait for.
-    pub written: Option<Written>,
 }
 
 impl Session {
@@ -57,14 +55,6 @@ impl Session {
             lib_name: Bytes::new(),
             lib_version: Bytes::new(),
             closing: false,
-            written: None,
-        }
-    }
-
-    /// Notes a write whose reply has to be as durable as the sync policy promises.
-    pub fn note(&mut self, written: Option<Written>) {
-        if let Some(written) = written {
-            self.written = Some(written);
         }
     }
 }

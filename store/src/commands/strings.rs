@@ -3,7 +3,7 @@
 use super::{CommandError, Context};
 use crate::{
     protocol::Request,
-    types::{Condition, SetOptions, Ttl, parse_integer},
+    types::{Condition, SetOptions, Ttl, TypeError, parse_integer},
 };
 
 type Outcome = Result<(), CommandError>;
@@ -19,8 +19,7 @@ pub(super) fn get(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 
 pub(super) fn set(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let options = set_options(&request[3..], cx.node.engine.now_ms())?;
-    let (outcome, written) = cx.keyspace().set(&request[1], &request[2], options)?;
-    cx.session.note(written);
+    let outcome = cx.keyspace().set(&request[1], &request[2], options)?;
     match (options.get, outcome.old) {
         (true, Some(old)) => cx.reply.bulk(&old),
         (true, None) => cx.reply.null(),
@@ -62,8 +61,7 @@ fn expiry(command: &str, number: &[u8], seconds: bool, since_ms: u64) -> Result<
 
 pub(super) fn setnx(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let options = SetOptions { condition: Condition::IfMissing, ..SetOptions::default() };
-    let (outcome, written) = cx.keyspace().set(&request[1], &request[2], options)?;
-    cx.session.note(written);
+    let outcome = cx.keyspace().set(&request[1], &request[2], options)?;
     cx.reply.integer(i64::from(outcome.applied));
     Ok(())
 }
@@ -78,23 +76,20 @@ pub(super) fn psetex(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 
 fn set_expiring(cx: &mut Context<'_, '_>, request: &Request, at: u64) -> Outcome {
     let options = SetOptions { ttl: Ttl::At(at), ..SetOptions::default() };
-    let (_, written) = cx.keyspace().set(&request[1], &request[3], options)?;
-    cx.session.note(written);
+    cx.keyspace().set(&request[1], &request[3], options)?;
     cx.reply.ok();
     Ok(())
 }
 
 pub(super) fn getset(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let options = SetOptions { get: true, ..SetOptions::default() };
-    let (outcome, written) = cx.keyspace().set(&request[1], &request[2], options)?;
-    cx.session.note(written);
+    let outcome = cx.keyspace().set(&request[1], &request[2], options)?;
     optional(cx, outcome.old.as_deref());
     Ok(())
 }
 
 pub(super) fn getdel(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let (value, written) = cx.keyspace().take(&request[1])?;
-    cx.session.note(written);
+    let value = cx.keyspace().take(&request[1])?;
     optional(cx, value.as_deref());
     Ok(())
 }
@@ -110,10 +105,15 @@ pub(super) fn mget(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let keys = cx.keyspace();
     cx.reply.array(request.len() - 1);
     for key in &request[1..] {
-        keys.get(key, |value| match value {
+        let read = keys.get(key, |value| match value {
             Some(value) => cx.reply.bulk(value),
             None => cx.reply.null(),
-        })?;
+        });
+        match read {
+            // As in Redis, what is no string is not there.
+            Err(TypeError::WrongType) => cx.reply.null(),
+            other => other?,
+        }
     }
     Ok(())
 }
@@ -122,17 +122,14 @@ pub(super) fn mset(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     if request.len().is_multiple_of(2) {
         return Err(CommandError::arity("mset"));
     }
-    let pairs: Vec<(&[u8], &[u8])> = request[1..].chunks_exact(2).map(|pair| (pair[0].as_ref(), pair[1].as_ref())).collect();
-    let written = cx.keyspace().set_many(&pairs)?;
-    cx.session.note(Some(written));
+    cx.keyspace().set_many(request[1..].chunks_exact(2).map(|pair| (pair[0].as_ref(), pair[1].as_ref())))?;
     cx.reply.ok();
     Ok(())
 }
 
 pub(super) fn append(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let len_max = cx.node.settings.proto_max_bulk_len.0 as usize;
-    let (length, written) = cx.keyspace().append(&request[1], &request[2], len_max)?;
-    cx.session.note(written);
+    let length = cx.keyspace().append(&request[1], &request[2], len_max)?;
     cx.reply.unsigned(length as u64);
     Ok(())
 }
@@ -163,15 +160,13 @@ pub(super) fn decrby(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 fn add(cx: &mut Context<'_, '_>, key: &[u8], by: i64) -> Outcome {
-    let (sum, written) = cx.keyspace().increment(key, by)?;
-    cx.session.note(written);
+    let sum = cx.keyspace().increment(key, by)?;
     cx.reply.integer(sum);
     Ok(())
 }
 
 pub(super) fn incrbyfloat(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let (sum, written) = cx.keyspace().increment_float(&request[1], &request[2])?;
-    cx.session.note(written);
+    let sum = cx.keyspace().increment_float(&request[1], &request[2])?;
     cx.reply.bulk(sum.as_bytes());
     Ok(())
 }

@@ -32,6 +32,10 @@ impl Flags {
     pub const ADMIN_PLANE: Self = Self(32);
     /// About the connection.
     pub const CONNECTION: Self = Self(64);
+    /// Changes keys without a look at what they hold.
+    pub const BLIND: Self = Self(128);
+    /// Only ever gives space back: done on a full disk as well.
+    pub const FREES: Self = Self(256);
     /// None.
     pub const NONE: Self = Self(0);
 
@@ -109,6 +113,10 @@ pub struct CommandSpec {
 
 const READ: Flags = Flags::READONLY.and(Flags::FAST);
 const WRITE: Flags = Flags::WRITE.and(Flags::FAST);
+const BLIND: Flags = WRITE.and(Flags::BLIND);
+const FREES: Flags = WRITE.and(Flags::FREES);
+const SLOW_FREES: Flags = Flags::WRITE.and(Flags::FREES);
+const SLOW_BLIND: Flags = Flags::WRITE.and(Flags::BLIND);
 const CONNECTION: Flags = Flags::CONNECTION.and(Flags::FAST);
 const OPEN: Flags = CONNECTION.and(Flags::NO_AUTH);
 const PLANE: Flags = Flags::ADMIN.and(Flags::ADMIN_PLANE);
@@ -133,14 +141,14 @@ const ADMIN: Flags = Flags::ADMIN;
 
 commands! {
     "get"          2 READ  ONE   "1.0.0"  "O(1)" Now(strings::get) "The value of a string.";
-    "set"         -3 WRITE ONE   "1.0.0"  "O(1)" Now(strings::set) "Sets a string, with EX, PX, EXAT, PXAT, KEEPTTL, NX, XX, GET.";
+    "set"         -3 BLIND ONE   "1.0.0"  "O(1)" Now(strings::set) "Sets a string, with EX, PX, EXAT, PXAT, KEEPTTL, NX, XX, GET.";
     "setnx"        3 WRITE ONE   "1.0.0"  "O(1)" Now(strings::setnx) "Sets a string if there is no such key.";
-    "setex"        4 WRITE ONE   "2.0.0"  "O(1)" Now(strings::setex) "Sets a string that expires after seconds.";
-    "psetex"       4 WRITE ONE   "2.6.0"  "O(1)" Now(strings::psetex) "Sets a string that expires after milliseconds.";
+    "setex"        4 BLIND ONE   "2.0.0"  "O(1)" Now(strings::setex) "Sets a string that expires after seconds.";
+    "psetex"       4 BLIND ONE   "2.6.0"  "O(1)" Now(strings::psetex) "Sets a string that expires after milliseconds.";
     "getset"       3 WRITE ONE   "1.0.0"  "O(1)" Now(strings::getset) "Sets a string and returns the old value.";
-    "getdel"       2 WRITE ONE   "6.2.0"  "O(1)" Now(strings::getdel) "Returns a string and deletes it.";
+    "getdel"       2 FREES ONE   "6.2.0"  "O(1)" Now(strings::getdel) "Returns a string and deletes it.";
     "mget"        -2 READ  ALL   "1.0.0"  "O(N) of the keys" Now(strings::mget) "Values of several strings.";
-    "mset"        -3 SLOW_WRITE PAIRS "1.0.1" "O(N) of the keys" Now(strings::mset) "Sets several strings at once.";
+    "mset"        -3 SLOW_BLIND PAIRS "1.0.1" "O(N) of the keys" Now(strings::mset) "Sets several strings at once.";
     "append"       3 WRITE ONE   "2.0.0"  "O(N) of the value" Now(strings::append) "Appends to a string.";
     "strlen"       2 READ  ONE   "2.2.0"  "O(1)" Now(strings::strlen) "Length of a string.";
     "incr"         2 WRITE ONE   "1.0.0"  "O(1)" Now(strings::incr) "Adds one.";
@@ -148,8 +156,8 @@ commands! {
     "incrby"       3 WRITE ONE   "1.0.0"  "O(1)" Now(strings::incrby) "Adds a whole number.";
     "decrby"       3 WRITE ONE   "1.0.0"  "O(1)" Now(strings::decrby) "Subtracts a whole number.";
     "incrbyfloat"  3 WRITE ONE   "2.6.0"  "O(1)" Now(strings::incrbyfloat) "Adds a floating point number.";
-    "del"         -2 SLOW_WRITE ALL "1.0.0" "O(N) of the keys" Now(keys::del) "Deletes keys.";
-    "unlink"      -2 WRITE ALL   "4.0.0"  "O(N) of the keys" Now(keys::del) "Deletes keys; the same as DEL here, whose cost never depends on the value.";
+    "del"         -2 SLOW_FREES ALL "1.0.0" "O(N) of the keys" Now(keys::del) "Deletes keys.";
+    "unlink"      -2 FREES ALL   "4.0.0"  "O(N) of the keys" Now(keys::del) "Deletes keys; the same as DEL here, whose cost never depends on the value.";
     "exists"      -2 READ  ALL   "1.0.0"  "O(N) of the keys" Now(keys::exists) "How many of the keys exist.";
     "type"         2 READ  ONE   "1.0.0"  "O(1)" Now(keys::kind) "The type of a key.";
     "expire"      -3 WRITE ONE   "1.0.0"  "O(1)" Now(keys::expire) "Expires a key after seconds, with NX, XX, GT, LT.";

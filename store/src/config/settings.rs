@@ -64,7 +64,7 @@ settings! {
     timeout: u32 = 0, "timeout", "Seconds after which an idle client is disconnected; 0: never.";
     tcp_keepalive: u32 = 300, "tcp-keepalive", "Seconds between TCP keep-alive probes; 0: none.";
     tcp_backlog: u32 = 511, "tcp-backlog", "Connections the system holds before they are accepted.";
-    io_threads: u32 = 0, "io-threads", "Threads that serve clients; 0: one a processor.";
+    io_threads: u32 = 0, "io-threads", "Threads that serve clients; 0: one a processor but one, which is left for flushes and compactions.";
     cluster_enabled: bool = false, "cluster-enabled", "Be a node of a cluster.";
     cluster_peer_timeout_ms: u64 = 3000, "cluster-peer-timeout-ms", "Milliseconds a starting node waits for its peers' word on its slots.";
     wal: bool = true, "wal", "Write-ahead log: yes, or no (then what is not flushed is lost by a crash). Changed at a restart.";

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use rocksdb::{DBRecoveryMode, LogLevel, Options};
+use rocksdb::{DBRecoveryMode, LogLevel, Options, ReadOptions};
 use sluice_topology::{InstanceId, NodeId, Slot};
 
 use super::{
@@ -17,9 +17,11 @@ use super::{
     checkpoint::Checkpoints,
     clock::{self, Clock},
     compaction::Compactions,
+    contents::Contents,
     directory,
     disk::{self, Reserve},
     expiries::Expiries,
+    feed::Feed,
     filter::Removable,
     flush::{self, FlushRounds},
     gate::Gate,
@@ -103,6 +105,10 @@ pub struct Engine {
     removable: Arc<Removable>,
     expiries: Expiries,
     stripes: Stripes,
+    contents: Contents,
+    feed: Feed,
+    committed: Committed,
+    read_options: ReadOptions,
     identity: Mutex<Identity>,
     options: EngineOptions,
     start: Start,
@@ -160,6 +166,10 @@ impl Engine {
             removable,
             expiries: closed.map_or_else(Expiries::unknown, |closed| closed.expiries),
             stripes: Stripes::new(),
+            contents: Contents::load(&database),
+            feed: Feed::default(),
+            committed: Committed::default(),
+            read_options: ReadOptions::default(),
             identity: Mutex::new(identity),
             start,
             database,
@@ -328,6 +338,8 @@ impl Engine {
     pub fn counters(&self) -> Counters {
         Counters {
             latest_sequence: self.database.db().latest_sequence_number(),
+            committed_batches: self.committed.batches.load(Ordering::Relaxed),
+            committed_records: self.committed.records.load(Ordering::Relaxed),
             wal_fsyncs: self.syncer.fsyncs(),
             flush_rounds_total: self.rounds.rounds_total(),
             last_flush_round: self.rounds.last_round(),
@@ -384,6 +396,28 @@ impl Engine {
         &self.expiries
     }
 
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    pub(super) fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    pub(super) fn read_options(&self) -> &ReadOptions {
+        &self.read_options
+    }
+
+    /// Counts a batch of commands' writes.
+    pub(super) fn note_commit(&self, records: usize) {
+        self.committed.batches.fetch_add(1, Ordering::Relaxed);
+        self.committed.records.fetch_add(records as u64, Ordering::Relaxed);
+    }
+
     pub(super) fn reclaimer(&self) -> &Reclaimer {
         &self.reclaimer
     }
@@ -393,11 +427,21 @@ impl Engine {
     }
 }
 
+#[derive(Default)]
+struct Committed {
+    batches: AtomicU64,
+    records: AtomicU64,
+}
+
 /// See [`Engine::counters`].
 #[derive(Clone, Copy, Debug)]
 pub struct Counters {
     /// RocksDB's latest sequence number.
     pub latest_sequence: u64,
+    /// Batches of commands' writes applied since the start.
+    pub committed_batches: u64,
+    /// Records in them.
+    pub committed_records: u64,
     /// Fsyncs of the WAL by the sync thread.
     pub wal_fsyncs: u64,
     /// Flush rounds completed since the start.

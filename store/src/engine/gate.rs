@@ -7,8 +7,8 @@
 use std::{
     cell::Cell,
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -27,17 +27,42 @@ pub(crate) struct Gate {
     phase: AtomicUsize,
     shards: [Shard; SHARDS],
     draining: Mutex<()>,
+    /// Whether writers are to stay out, and the turn of who keeps them out.
+    excluding: AtomicBool,
+    exclusion: Mutex<()>,
+}
+
+/// A place inside the gate, to be given back by [`Gate::leave`].
+#[must_use]
+pub(crate) struct Place {
+    shard: usize,
+    phase: usize,
 }
 
 /// A command inside the gate.
 #[must_use]
 pub struct Inside<'a> {
-    counter: &'a AtomicU64,
+    gate: &'a Gate,
+    place: Place,
 }
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        self.counter.fetch_sub(1, Ordering::SeqCst);
+        self.gate.leave(&self.place);
+    }
+}
+
+/// No writer is inside the gate while this lives.
+#[must_use]
+pub(crate) struct Excluded<'a> {
+    gate: &'a Gate,
+    // Given back after `drop` has let writers in again.
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Drop for Excluded<'_> {
+    fn drop(&mut self) {
+        self.gate.excluding.store(false, Ordering::SeqCst);
     }
 }
 
@@ -48,18 +73,52 @@ thread_local! {
 
 impl Gate {
     pub(crate) fn new() -> Self {
-        Self { phase: AtomicUsize::new(0), shards: Default::default(), draining: Mutex::new(()) }
+        Self {
+            phase: AtomicUsize::new(0),
+            shards: Default::default(),
+            draining: Mutex::new(()),
+            excluding: AtomicBool::new(false),
+            exclusion: Mutex::new(()),
+        }
     }
 
     /// Enters. What the command depends on is looked at only after this. Never held across a wait.
     pub(crate) fn enter(&self) -> Inside<'_> {
+        Inside { gate: self, place: self.take_place() }
+    }
+
+    /// [`Gate::enter`] for an owner that outlives a borrow.
+    pub(crate) fn take_place(&self) -> Place {
         let phase = self.phase.load(Ordering::SeqCst) & 1;
         let shard = MY_SHARD.with(Cell::get);
-        let counter = &self.shards[shard].inside[phase];
         // Sequentially consistent with the stores of whoever drains: either the drain sees this command, or the command
         // sees the change.
-        counter.fetch_add(1, Ordering::SeqCst);
-        Inside { counter }
+        self.shards[shard].inside[phase].fetch_add(1, Ordering::SeqCst);
+        Place { shard, phase }
+    }
+
+    /// Leaves.
+    pub(crate) fn leave(&self, place: &Place) {
+        self.shards[place.shard].inside[place.phase].fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether writers are to stay out. Asked inside the gate; a writer that hears yes leaves, and waits outside.
+    pub(crate) fn excludes_writers(&self) -> bool {
+        self.excluding.load(Ordering::SeqCst)
+    }
+
+    /// Waits, outside the gate, until writers may come in.
+    pub(crate) fn await_inclusion(&self) {
+        drop(self.exclusion.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Keeps writers out: on return none is inside. Blocks the thread, which must not be inside itself.
+    pub(crate) fn exclude_writers(&self) -> Excluded<'_> {
+        let turn = self.exclusion.lock().unwrap_or_else(PoisonError::into_inner);
+        self.excluding.store(true, Ordering::SeqCst);
+        let excluded = Excluded { gate: self, _turn: turn };
+        self.drain();
+        excluded
     }
 
     /// Waits until every command that entered before this call has left. Blocks the thread, as long as the longest of them.
@@ -83,10 +142,7 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64},
-    };
+    use std::sync::{Arc, atomic::AtomicU64};
 
     use super::*;
 

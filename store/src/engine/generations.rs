@@ -1,15 +1,15 @@
 //! Changes of generations: drop, flush, stage, activate, abort. Each is one small durable write, whatever the slots hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rocksdb::WriteBatch;
 use sluice_topology::Slot;
 
 use super::{
     EngineError, Generation,
+    contents::KEYS,
     database::Engine,
     families::Family,
-    layout::{prefix, prefix_end},
     slot_table::Change,
     system::{SystemBatch, SystemKind, dead_key, durable, slot_row_key},
 };
@@ -43,32 +43,24 @@ impl Engine {
         self.change(slots.into_iter().map(|slot| (slot, Change::Drop)), |_| records).map(drop)
     }
 
-    /// Empties those slots: no writer is inside while it happens. Only slots that hold keys are touched.
-    pub fn flush_slots(&self, slots: impl Iterator<Item = Slot>) -> Result<(), EngineError> {
-        let _stripes = self.stripes().lock_all();
-        let mut held = Vec::new();
-        for slot in slots {
-            if self.holds_keys(slot)? {
-                held.push(slot);
-            }
+    /// Empties those slots as one change: no writer is inside while it happens, and none that `may` forbids. `may` is asked when
+    /// writers are out, inside the gate; false changes nothing. Only slots that hold keys are touched. Blocks the thread, which must
+    /// not be inside.
+    pub fn flush_slots(&self, slots: impl Iterator<Item = Slot>, may: impl FnOnce() -> bool) -> Result<bool, EngineError> {
+        let _excluded = self.gate().exclude_writers();
+        let _inside = self.enter();
+        // On a full disk this is what gives space back: only the end of the process forbids it.
+        if self.closing() {
+            return Err(EngineError::Closed);
         }
-        self.drop_slots(held, SystemBatch::new())
-    }
-
-    /// Whether the slot's live generation holds any record, expired ones included.
-    pub fn holds_keys(&self, slot: Slot) -> Result<bool, EngineError> {
-        let live = self.live(slot);
-        for family in Family::USER {
-            let mut options = rocksdb::ReadOptions::default();
-            options.set_iterate_upper_bound(prefix_end(slot, live).to_vec());
-            let mut iterator = self.database().db().raw_iterator_cf_opt(self.database().family(family), options);
-            iterator.seek(prefix(slot, live));
-            iterator.status()?;
-            if iterator.valid() {
-                return Ok(true);
-            }
+        if !may() {
+            return Ok(false);
         }
-        Ok(false)
+        let held: Vec<Slot> = slots.filter(|slot| self.contents().may_hold(*slot, KEYS)).collect();
+        if !held.is_empty() {
+            self.drop_slots(held, SystemBatch::new())?;
+        }
+        Ok(true)
     }
 
     /// Applies changes: rows first on disk, then in sight; what died is handed to the reclaimer.
@@ -79,7 +71,7 @@ impl Engine {
     ) -> Result<BTreeMap<Slot, Generation>, EngineError> {
         let mut rows = self.table().rows();
         let (mut batch, mut system) = (WriteBatch::default(), SystemBatch::new());
-        let (mut changed, mut fresh, mut dead) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let (mut changed, mut fresh, mut dead, mut emptied) = (Vec::new(), BTreeMap::new(), Vec::new(), BTreeSet::new());
         for (slot, change) in changes {
             let mut row = rows[slot.index()].clone();
             let outcome = row.apply(slot, change)?;
@@ -89,15 +81,28 @@ impl Engine {
                 dead.push((slot, generation));
             }
             fresh.extend(outcome.fresh.map(|generation| (slot, generation)));
+            // The fresh live generation is empty; what is staged beside it would not be.
+            if change == Change::Drop && row.staged.is_empty() {
+                emptied.insert(slot);
+            }
             changed.push((slot, row));
         }
         let family = *self.database().family(Family::System);
         system.append_to(&mut batch, family);
         records(&fresh).append_to(&mut batch, family);
         self.database().write(batch, &durable())?;
+        let live: Vec<(Slot, Generation)> = changed
+            .iter()
+            .filter(|(slot, row)| row.live != rows[slot.index()].live)
+            .map(|(slot, row)| (*slot, row.live))
+            .collect();
         for (slot, row) in changed {
+            if emptied.contains(&slot) {
+                self.contents().clear(slot);
+            }
             self.table().publish(&mut rows, slot, row);
         }
+        self.feed().publish_generations(live.into_iter());
         drop(rows);
         self.reclaimer().add(dead);
         Ok(fresh)

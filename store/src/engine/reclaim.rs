@@ -136,7 +136,6 @@ impl Reclaimer {
     }
 
     /// Tells of a collection whose reclaim record was just applied.
-    #[expect(dead_code, reason = "called by the commit that writes reclaim records, which comes with the first collection type")]
     pub(crate) fn discarded(&self, slot: Slot, generation: Generation, version: u64) {
         self.collections.discarded(slot, generation, version);
     }

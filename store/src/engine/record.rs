@@ -6,6 +6,8 @@ use std::fmt;
 const FORMAT: u8 = 1;
 /// Flag: eight bytes of expiry follow.
 const FLAG_EXPIRES: u8 = 1;
+/// Format, kind, flags, expiry.
+const HEAD_LEN_MAX: usize = 11;
 
 /// The kind of a key. Kind bytes are append-only: a byte once given is never given another meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +15,8 @@ const FLAG_EXPIRES: u8 = 1;
 pub enum Kind {
     /// A string; its value follows in the record.
     String = 1,
+    /// A hash; its fields are in the `data` family under its version, which follows with its size.
+    Hash = 2,
 }
 
 impl Kind {
@@ -20,8 +24,47 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::String => "string",
+            Self::Hash => "hash",
         }
     }
+}
+
+/// What the record of a kind with subkeys says of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Collection {
+    /// Under which its subkeys are stored; no other key of this database ever had it.
+    pub version: u64,
+    /// How many subkeys there are; never 0.
+    pub size: u64,
+}
+
+impl Collection {
+    /// Bytes of its form in a record.
+    pub const LEN: usize = 16;
+
+    /// The body of its record.
+    pub fn encode(self) -> [u8; Self::LEN] {
+        let mut body = [0; Self::LEN];
+        body[..8].copy_from_slice(&self.version.to_be_bytes());
+        body[8..].copy_from_slice(&self.size.to_be_bytes());
+        body
+    }
+
+    fn decode(body: &[u8]) -> Result<Self, RecordError> {
+        let error = RecordError("its version and size have the wrong length");
+        let (version, size) = body.split_first_chunk::<8>().ok_or(error)?;
+        let size = size.try_into().map_err(|_| RecordError("its version and size have the wrong length"))?;
+        Ok(Self { version: u64::from_be_bytes(*version), size: u64::from_be_bytes(size) })
+    }
+}
+
+/// A collection whose key is gone, and whose subkeys are still to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Discarded {
+    /// What it was.
+    pub kind: Kind,
+    /// Under which its subkeys are stored.
+    pub version: u64,
 }
 
 /// Why bytes are not a record.
@@ -36,7 +79,7 @@ pub struct Record<'a> {
     pub kind: Kind,
     /// When it expires, Unix milliseconds; `None`: never.
     pub expires_at_ms: Option<u64>,
-    /// A string's value.
+    /// A string's value; of other kinds, a [`Collection`].
     pub value: &'a [u8],
 }
 
@@ -46,23 +89,44 @@ impl<'a> Record<'a> {
         Self { kind: Kind::String, expires_at_ms, value }
     }
 
+    /// Where its subkeys are; `None` for a string.
+    pub fn collection(&self) -> Result<Option<Collection>, RecordError> {
+        match self.kind {
+            Kind::String => Ok(None),
+            Kind::Hash => Collection::decode(self.value).map(Some),
+        }
+    }
+
+    /// What is left to reclaim when the record goes; `None` for a string.
+    pub fn discarded(&self) -> Result<Option<Discarded>, RecordError> {
+        Ok(self.collection()?.map(|Collection { version, .. }| Discarded { kind: self.kind, version }))
+    }
+
     /// Whether it has expired at that time.
     pub fn is_expired(&self, now_ms: u64) -> bool {
         self.expires_at_ms.is_some_and(|at| at <= now_ms)
     }
 
-    /// Writes it into `buffer`, replacing what was in it.
-    pub fn encode(&self, buffer: &mut Vec<u8>) {
-        buffer.clear();
-        buffer.reserve(11 + self.value.len());
-        buffer.extend_from_slice(&[FORMAT, self.kind as u8]);
+    /// Its bytes before the value, and how many of them there are.
+    pub(crate) fn head(&self) -> ([u8; HEAD_LEN_MAX], usize) {
+        let mut head = [0; HEAD_LEN_MAX];
+        head[..2].copy_from_slice(&[FORMAT, self.kind as u8]);
         match self.expires_at_ms {
             Some(at) => {
-                buffer.push(FLAG_EXPIRES);
-                buffer.extend_from_slice(&at.to_be_bytes());
+                head[2] = FLAG_EXPIRES;
+                head[3..].copy_from_slice(&at.to_be_bytes());
+                (head, HEAD_LEN_MAX)
             }
-            None => buffer.push(0),
+            None => (head, 3),
         }
+    }
+
+    /// Writes it into `buffer`, replacing what was in it.
+    pub fn encode(&self, buffer: &mut Vec<u8>) {
+        let (head, length) = self.head();
+        buffer.clear();
+        buffer.reserve(length + self.value.len());
+        buffer.extend_from_slice(&head[..length]);
         buffer.extend_from_slice(self.value);
     }
 
@@ -74,6 +138,7 @@ impl<'a> Record<'a> {
         }
         let kind = match kind {
             1 => Kind::String,
+            2 => Kind::Hash,
             _ => return Err(RecordError("its kind is unknown to this version")),
         };
         let (expires_at_ms, value) = match *flags {
@@ -108,6 +173,10 @@ mod tests {
         assert_eq!(bytes, [1, 1, 0, b'a', b'b', b'c']);
         Record::string(b"x", Some(0x0102_0304)).encode(&mut bytes);
         assert_eq!(bytes, [1, 1, 1, 0, 0, 0, 0, 1, 2, 3, 4, b'x']);
+        let fields = Collection { version: 0x0102, size: 3 };
+        Record { kind: Kind::Hash, expires_at_ms: None, value: &fields.encode() }.encode(&mut bytes);
+        assert_eq!(bytes, [1, 2, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3]);
+        assert_eq!(Record::decode(&bytes).unwrap().collection().unwrap(), Some(fields));
     }
 
     proptest! {

@@ -5,6 +5,7 @@ use sluice_topology::Slot;
 
 use super::{
     EngineError, Generation,
+    contents::{COLLECTIONS, KEYS},
     database::Engine,
     families::Family,
     layout::{PREFIX_LEN, encode_key, prefix, prefix_end, split_prefix},
@@ -18,6 +19,11 @@ pub struct RawFamily(Family);
 impl RawFamily {
     /// Every family that a migration copies.
     pub const ALL: [Self; 4] = [Self(Family::Meta), Self(Family::Data), Self(Family::Score), Self(Family::Stream)];
+
+    /// The raw form of a family.
+    pub(crate) fn of(family: Family) -> Self {
+        Self(family)
+    }
 
     /// Its byte on the wire.
     pub fn to_byte(self) -> u8 {
@@ -80,6 +86,8 @@ impl Engine {
         let (mut batch, mut stored) = (WriteBatch::default(), Vec::new());
         for (generation, record) in records {
             encode_key(&mut stored, record.slot, generation, record.key);
+            let marks = if record.family.0 == Family::Meta { KEYS } else { KEYS | COLLECTIONS };
+            self.contents().mark(record.slot, marks);
             batch.put_cf(self.database().family(record.family.0), &stored, record.value);
         }
         self.write_raw(batch)

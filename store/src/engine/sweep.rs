@@ -15,7 +15,7 @@ use std::{
 
 use sluice_topology::{SLOT_COUNT, Slot};
 
-use super::{EngineError, KeyWrite, MayWrite, database::Engine, worker::Worker};
+use super::{EngineError, MayWrite, Writer, database::Engine, worker::Worker};
 
 /// Keys looked at inside the gate at once.
 const PAGE_KEYS: u64 = 512;
@@ -237,23 +237,30 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
 
     /// Deletes those of the keys that are there and have expired; returns how many.
     fn delete(&self, slot: Slot, keys: &[Vec<u8>]) -> Result<u64, Unfinished> {
-        let _inside = self.engine.enter();
-        self.permitted(slot)?;
-        let named: Vec<(Slot, &[u8])> = keys.iter().map(|key| (slot, key.as_slice())).collect();
-        let locked = self.engine.lock(&named);
-        let (now_ms, mut writes) = (self.engine.now_ms(), Vec::new());
-        for (slot, key) in &named {
-            if let Some(stored) = self.engine.get(*slot, key)?
-                && stored.record()?.is_expired(now_ms)
-            {
-                writes.push(KeyWrite::Delete(*slot, key));
+        let named = || keys.iter().map(|key| (slot, key.as_slice()));
+        let mut writer = Writer::new(self.engine.clone());
+        loop {
+            writer.enter();
+            self.permitted(slot)?;
+            if writer.try_claim(named(), true)? {
+                break;
+            }
+            // Nothing was gathered: this only lets go of what it has, before it waits for the rest.
+            let _ = writer.commit()?;
+            writer.claim(named());
+        }
+        let (now_ms, mut count) = (self.engine.now_ms(), 0);
+        for (slot, key) in named() {
+            let Some(stored) = self.engine.get(slot, key)? else { continue };
+            let record = stored.record()?;
+            if record.is_expired(now_ms) {
+                let discarded = record.discarded().map_err(|error| EngineError::Damaged(error.to_string()))?;
+                writer.delete(slot, key, discarded);
+                count += 1;
             }
         }
-        let count = writes.len() as u64;
-        if count > 0 {
-            let _ = self.engine.commit(&locked, &writes)?;
-            self.engine.expiries().count_removed(count);
-        }
+        let _ = writer.commit()?;
+        self.engine.expiries().count_removed(count);
         Ok(count)
     }
 

@@ -1,6 +1,8 @@
 //! One RESP connection: read, execute what is there, make it durable as promised, answer.
 
 use std::{
+    cell::RefCell,
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,11 +17,12 @@ use tokio::{
     time::timeout,
 };
 
+use super::turns::{TurnEnd, Turns};
 use crate::{
-    commands::{Plane, Session, Step, check_length, run},
-    engine::SyncPolicy,
+    commands::{Context, Later, Plane, Session, Step, check_length, claim, prefetch, run},
+    engine::Writer,
     node::Node,
-    protocol::{ReplyWriter, Request, RequestLimits, RequestReader},
+    protocol::{ProtocolError, ReplyWriter, Request, RequestLimits, RequestReader},
 };
 
 /// Replies are sent when this much has gathered, or nothing is left to execute.
@@ -27,20 +30,31 @@ const SEND_AT: usize = 64 << 10;
 /// Read at once, and reserved at once for a large argument.
 const READ_MIN: usize = 16 << 10;
 const READ_MAX: usize = 4 << 20;
-/// Requests of one connection before others of the thread have a turn.
-const TURN: u32 = 256;
 /// For a client to take its replies.
 const SEND_TIMEOUT: Duration = Duration::from_mins(1);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
+/// Most requests of one connection before others of the thread have a turn, and most bytes of them.
+const RUN_REQUESTS_MAX: usize = 256;
+const RUN_BYTES_MAX: usize = 1 << 20;
+/// A turn that gathered this much is committed.
+const TURN_BYTES_MAX: usize = 1 << 20;
+
 /// A connection and its buffers.
 pub(super) struct Connection {
     stream: TcpStream,
     node: Arc<Node>,
+    turns: Arc<Turns>,
     session: Session,
     reader: RequestReader,
+    /// Requests that have arrived whole, oldest first.
+    run: VecDeque<Request>,
+    /// What came after them and is no request.
+    broken: Option<ProtocolError>,
     out: BytesMut,
+    /// Where in `out` the replies of this turn begin, and whether each has to be taken back when the turn is not committed.
+    replies: Vec<(usize, bool)>,
     out_len_max: usize,
     limits: RequestLimits,
 }
@@ -57,8 +71,20 @@ impl From<std::io::Error> for End {
     }
 }
 
+/// Why a run stopped before its end.
+enum Stopped {
+    /// Nothing is left, or others are to have a turn.
+    Turn,
+    /// This request's slot is being switched.
+    Wait(Request),
+    /// This request has to claim its keys first, waiting for them.
+    Busy(Request),
+    /// The reply comes from a future.
+    Later(Later),
+}
+
 impl Connection {
-    pub(super) fn new(stream: TcpStream, node: Arc<Node>, plane: Plane) -> Self {
+    pub(super) fn new(stream: TcpStream, node: Arc<Node>, turns: Arc<Turns>, plane: Plane) -> Self {
         let settings = &node.settings;
         // A migration's batch may hold one value of the largest size, and its frame around it.
         let frame = if plane == Plane::Admin { 2 << 20 } else { 0 };
@@ -70,7 +96,19 @@ impl Connection {
         };
         let out_len_max = settings.client_output_buffer_limit.0 as usize;
         let session = Session::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), plane, plane.password(settings).is_empty());
-        Self { stream, node, session, reader: RequestReader::new(), out: BytesMut::new(), out_len_max, limits }
+        Self {
+            stream,
+            node,
+            turns,
+            session,
+            reader: RequestReader::new(),
+            run: VecDeque::new(),
+            broken: None,
+            out: BytesMut::new(),
+            replies: Vec::new(),
+            out_len_max,
+            limits,
+        }
     }
 
     /// Serves until the client goes.
@@ -108,69 +146,169 @@ impl Connection {
 
     /// Executes every whole request that has arrived.
     async fn answer_all(&mut self) -> Result<(), End> {
-        let mut turn = 0;
         while !self.session.closing {
-            let limits = if self.session.authenticated { self.limits } else { self.limits.unauthenticated() };
-            match self.reader.next(limits) {
-                Ok(Some(request)) => self.answer(request).await?,
-                Ok(None) => break,
-                Err(error) => {
+            self.gather();
+            if self.run.is_empty() {
+                if let Some(error) = self.broken.take() {
                     self.reply().error(&format!("ERR {error}"));
                     self.session.closing = true;
                 }
+                break;
             }
-            if self.out.len() >= SEND_AT {
-                self.send().await?;
-            }
-            turn += 1;
-            if turn == TURN {
-                turn = 0;
-                tokio::task::yield_now().await;
-            }
+            let stopped = self.execute(None);
+            self.finish(stopped).await?;
         }
         self.send().await
     }
 
-    async fn answer(&mut self, request: Request) -> Result<(), End> {
-        self.node.stats.commands.fetch_add(1, Ordering::Relaxed);
-        match self.run(&request) {
-            Step::Done => Ok(()),
-            Step::Wait => self.wait_and_run(&request).await,
-            Step::Later(later) => self.finish(later).await,
+    /// Takes whole requests out of what was received. One at a time before authentication, whose outcome changes the limits.
+    fn gather(&mut self) {
+        let mut bytes = 0;
+        while self.broken.is_none() && self.run.len() < RUN_REQUESTS_MAX && bytes < RUN_BYTES_MAX {
+            let known = self.session.authenticated;
+            let limits = if known { self.limits } else { self.limits.unauthenticated() };
+            match self.reader.next(limits) {
+                Ok(Some(request)) => {
+                    bytes += request.iter().map(bytes::Bytes::len).sum::<usize>();
+                    self.run.push_back(request);
+                }
+                Ok(None) => return,
+                Err(error) => self.broken = Some(error),
+            }
+            if !known {
+                return;
+            }
         }
     }
 
-    fn run(&mut self, request: &Request) -> Step {
-        let mut reply = ReplyWriter::new(&mut self.out, self.session.version, self.out_len_max);
-        run(&self.node, &mut self.session, request, &mut reply)
+    /// Executes requests of the run in the thread's turn, `first` before all, and waits for nothing but `first`'s keys.
+    fn execute(&mut self, first: Option<Request>) -> (Stopped, Arc<TurnEnd>) {
+        let turns = self.turns.clone();
+        let mut turn = turns.turn();
+        if let Some(request) = &first {
+            // What others of the thread have gathered may hold the very keys it waits for.
+            if turn.writer.borrow().is_inside() {
+                turns.commit(&mut turn);
+            }
+            claim(&mut turn.writer.borrow_mut(), request);
+        }
+        let stopped = self.execute_in(&turn.writer, first);
+        if turn.writer.borrow().gathered_bytes() >= TURN_BYTES_MAX || matches!(stopped, Stopped::Busy(_)) {
+            let end = turn.end();
+            turns.commit(&mut turn);
+            return (stopped, end);
+        }
+        (stopped, turns.leave(turn))
     }
 
-    /// The request's slot is being switched: what was executed before is answered, then the request waits its bounded time.
-    async fn wait_and_run(&mut self, request: &Request) -> Result<(), End> {
-        self.send().await?;
+    fn execute_in(&mut self, writer: &RefCell<Writer>, first: Option<Request>) -> Stopped {
+        let node = self.node.clone();
+        let prefetch = prefetch(&node, &mut writer.borrow_mut(), self.run.make_contiguous());
+        let mut next = first;
+        while let Some(request) = next.take().or_else(|| self.run.pop_front()) {
+            let (mark, gathered) = (self.out.len(), writer.borrow().gathered());
+            let mut reply = ReplyWriter::new(&mut self.out, self.session.version, self.out_len_max);
+            let mut context =
+                Context { node: &node, session: &mut self.session, reply: &mut reply, writer, prefetch: prefetch.as_ref() };
+            let step = run(&mut context, &request);
+            match step {
+                Step::Done => {
+                    node.stats.commands.fetch_add(1, Ordering::Relaxed);
+                    let writer = writer.borrow();
+                    self.replies.push((mark, writer.gathered() != gathered || writer.take_observed()));
+                    if self.out.len() >= SEND_AT || writer.gathered_bytes() >= TURN_BYTES_MAX || self.session.closing {
+                        break;
+                    }
+                }
+                Step::Wait => return Stopped::Wait(request),
+                Step::Busy => return Stopped::Busy(request),
+                Step::Later(later) => {
+                    node.stats.commands.fetch_add(1, Ordering::Relaxed);
+                    return Stopped::Later(later);
+                }
+            }
+        }
+        Stopped::Turn
+    }
+
+    /// Waits for the turn's end, answers what was executed in it, and goes on with what stopped the run.
+    async fn finish(&mut self, (mut stopped, mut end): (Stopped, Arc<TurnEnd>)) -> Result<(), End> {
+        loop {
+            self.settle(&end).await?;
+            match stopped {
+                Stopped::Turn if self.out.len() < SEND_AT => return Ok(()),
+                Stopped::Turn => return self.send().await,
+                Stopped::Busy(request) => (stopped, end) = self.execute(Some(request)),
+                Stopped::Later(later) => {
+                    // What was answered before does not wait for this one.
+                    self.send().await?;
+                    return self.answer_later(later).await;
+                }
+                Stopped::Wait(request) => {
+                    self.send().await?;
+                    (stopped, end) = self.wait_and_execute(request).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits until the turn's changes are applied, and durable if a reply says so; takes the replies back if they were not.
+    async fn settle(&mut self, end: &TurnEnd) -> Result<(), End> {
+        let changed = self.replies.iter().any(|(_, changed)| *changed);
+        if let Err(text) = end.committed().await {
+            self.take_back(&text);
+        } else if changed {
+            // A failed fsync acknowledges nobody.
+            end.durable().await.map_err(|_| End::Closed)?;
+        }
+        self.replies.clear();
+        Ok(())
+    }
+
+    /// Puts an error in the place of every reply of this turn that rests on its changes.
+    fn take_back(&mut self, text: &str) {
+        let Some((first, _)) = self.replies.first() else { return };
+        let old = self.out.split_off(*first);
+        let ends = self.replies.iter().skip(1).map(|(start, _)| *start).chain([*first + old.len()]);
+        let parts: Vec<(bool, std::ops::Range<usize>)> =
+            self.replies.iter().zip(ends).map(|((start, changed), end)| (*changed, start - first..end - first)).collect();
+        for (changed, part) in parts {
+            if changed {
+                self.node.stats.errors.fetch_add(1, Ordering::Relaxed);
+                self.reply().error(text);
+            } else {
+                self.out.extend_from_slice(&old[part]);
+            }
+        }
+    }
+
+    /// The request's slot is being switched: it waits its bounded time, and is executed again at every change.
+    async fn wait_and_execute(&mut self, request: Request) -> Result<(Stopped, Arc<TurnEnd>), End> {
         self.node.stats.parked.fetch_add(1, Ordering::Relaxed);
         let limit = Duration::from_millis(self.node.settings.park_timeout_ms);
         let deadline = tokio::time::Instant::now() + limit;
         let mut changes = self.node.cluster.changes();
+        let mut waiting = request;
         loop {
             // Seen before the try: a change after it is not missed.
             changes.borrow_and_update();
-            match self.run(request) {
-                Step::Done => return Ok(()),
-                Step::Later(later) => return self.finish(later).await,
-                Step::Wait => {}
+            // A run behind it waits with it: replies keep the order of their requests.
+            match self.execute(Some(waiting)) {
+                (Stopped::Wait(request), end) if self.replies.is_empty() => {
+                    end.committed().await.ok();
+                    waiting = request;
+                }
+                other => return Ok(other),
             }
             if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
                 let text = format!("TRYAGAIN the slot is being moved and was not free within {} ms", limit.as_millis());
                 self.reply().error(&text);
-                return Ok(());
+                return Ok((Stopped::Turn, TurnEnd::of_nothing()));
             }
         }
     }
 
-    async fn finish(&mut self, later: crate::commands::Later) -> Result<(), End> {
-        // What was answered before does not wait for this one.
-        self.send().await?;
+    async fn answer_later(&mut self, later: Later) -> Result<(), End> {
         let outcome = later.await;
         let node = self.node.clone();
         let mut reply = self.reply();
@@ -192,19 +330,19 @@ impl Connection {
         ReplyWriter::new(&mut self.out, self.session.version, self.out_len_max)
     }
 
-    /// Sends the replies, once the writes they acknowledge are as durable as the sync policy promises.
     async fn send(&mut self) -> Result<(), End> {
         if self.out.is_empty() {
             return Ok(());
         }
-        if let Some(written) = self.session.written.take()
-            && self.node.engine.options().wal
-            && self.node.engine.sync_policy() == SyncPolicy::Always
-        {
-            // A failed fsync acknowledges nobody.
-            self.node.engine.durable(written.sequence).await.map_err(|_| End::Closed)?;
+        // Mostly the socket takes it at once, and no timer is needed.
+        let sent = match self.stream.try_write(&self.out) {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error.into()),
+        };
+        if sent < self.out.len() {
+            timeout(SEND_TIMEOUT, self.stream.write_all(&self.out[sent..])).await.map_err(|_| End::Closed)??;
         }
-        timeout(SEND_TIMEOUT, self.stream.write_all(&self.out)).await.map_err(|_| End::Closed)??;
         self.out.clear();
         if self.out.capacity() > READ_MAX {
             self.out = BytesMut::new();

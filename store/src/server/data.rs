@@ -1,33 +1,93 @@
 //! The data plane: connections of clients.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
+    runtime::Builder,
+    sync::mpsc,
 };
 
-use super::{connection::Connection, listen};
+use super::{connection::Connection, listen, turns::Turns};
 use crate::{commands::Plane, node::Node};
 
-/// Accepts clients of one listener until the process ends.
-pub(super) async fn accept(listener: TcpListener, node: Arc<Node>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let node = node.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = welcome(stream, peer.ip().to_canonical().is_loopback(), &node).await {
-                        tracing::debug!(%peer, %error, "a connection was not taken");
-                    }
-                });
-            }
-            Err(error) => {
-                // Out of descriptors: what is open goes on, and some of it will end.
-                tracing::warn!(%error, "accepting a client failed");
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+/// Threads that serve clients: each has a runtime, turns, and the connections it was given.
+pub(super) struct DataThreads {
+    threads: Vec<Thread>,
+    next: AtomicUsize,
+}
+
+struct Thread {
+    connections: mpsc::UnboundedSender<(std::net::TcpStream, SocketAddr)>,
+    ended: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl DataThreads {
+    /// Starts them.
+    pub(super) fn start(count: usize, node: &Arc<Node>) -> anyhow::Result<Self> {
+        let threads = (0..count).map(|number| Thread::start(number, node.clone())).collect::<anyhow::Result<_>>()?;
+        Ok(Self { threads, next: AtomicUsize::new(0) })
+    }
+
+    /// Accepts clients of one listener until the process ends, and gives them to the threads in turn.
+    pub(super) async fn accept(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+                Ok(accepted) => {
+                    let thread = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len();
+                    // A thread that has ended takes no clients: the process is ending.
+                    let _ = self.threads[thread].connections.send(accepted);
+                }
+                Err(error) => {
+                    // Out of descriptors: what is open goes on, and some of it will end.
+                    tracing::warn!(%error, "accepting a client failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
         }
+    }
+
+    /// Ends them and their connections; waits for each at most that long.
+    pub(super) fn stop(self, limit: Duration) {
+        for Thread { connections, ended } in self.threads {
+            drop(connections);
+            let _ = ended.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(limit);
+        }
+    }
+}
+
+impl Thread {
+    fn start(number: usize, node: Arc<Node>) -> anyhow::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (connections, mut accepted) = mpsc::unbounded_channel::<(std::net::TcpStream, SocketAddr)>();
+        let (ending, ended) = std::sync::mpsc::channel();
+        std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
+            runtime.block_on(async {
+                let turns = Turns::shared(&node.engine);
+                tokio::spawn(turns.clone().commit_turns());
+                while let Some((stream, peer)) = accepted.recv().await {
+                    let (node, turns) = (node.clone(), turns.clone());
+                    tokio::spawn(async move {
+                        if let Err(error) = welcome(stream, peer.ip().to_canonical().is_loopback(), &node, turns).await {
+                            tracing::debug!(%peer, %error, "a connection was not taken");
+                        }
+                    });
+                }
+            });
+            // Connections end here, and with them all that uses the engine.
+            drop(runtime);
+            drop(node);
+            let _ = ending.send(());
+        })?;
+        Ok(Self { connections, ended: Mutex::new(ended) })
     }
 }
 
@@ -40,7 +100,8 @@ impl Drop for Counted<'_> {
     }
 }
 
-async fn welcome(mut stream: TcpStream, loopback: bool, node: &Arc<Node>) -> std::io::Result<()> {
+async fn welcome(stream: std::net::TcpStream, loopback: bool, node: &Arc<Node>, turns: Arc<Turns>) -> std::io::Result<()> {
+    let mut stream = TcpStream::from_std(stream)?;
     listen::prepare(&stream, &node.settings)?;
     let open = node.stats.connections.fetch_add(1, Ordering::SeqCst) + 1;
     let _counted = Counted(node);
@@ -54,6 +115,6 @@ async fn welcome(mut stream: TcpStream, loopback: bool, node: &Arc<Node>) -> std
                     Set requirepass, or protected-mode no if the network is trusted.\r\n";
         return stream.write_all(text.as_bytes()).await;
     }
-    Connection::new(stream, node.clone(), Plane::Data).serve().await;
+    Connection::new(stream, node.clone(), turns, Plane::Data).serve().await;
     Ok(())
 }

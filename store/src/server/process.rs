@@ -11,7 +11,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::{admin, data, listen};
+use super::{admin, data::DataThreads, listen};
 use crate::{
     config::{Settings, WalRecovery, plan_memory},
     engine::{Engine, EngineOptions},
@@ -27,26 +27,34 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// Serves until a signal ends it. An error is what the process says last.
 pub fn serve(settings: Settings) -> anyhow::Result<()> {
     let admin = runtime("admin", ADMIN_THREADS)?;
-    let threads = match settings.io_threads {
-        0 => thread::available_parallelism().map_or(2, usize::from),
-        threads => threads as usize,
-    };
-    let data = runtime("data", threads)?;
-    let outcome = admin.block_on(live(settings, &data));
+    let accept = runtime("accept", 1)?;
+    let data = OnceLock::new();
+    let outcome = admin.block_on(live(settings, &accept, &data));
     // Every task ends and lets go of the engine, whose threads end with it: nothing may use RocksDB while the process unloads it.
-    data.shutdown_timeout(END_TIMEOUT);
+    accept.shutdown_timeout(END_TIMEOUT);
+    if let Some(threads) = data.into_inner().and_then(Arc::into_inner) {
+        threads.stop(END_TIMEOUT);
+    }
     admin.shutdown_timeout(END_TIMEOUT);
     outcome
+}
+
+/// Threads that serve clients. What is left of the processors is RocksDB's, for flushes and compactions.
+fn data_threads(settings: &Settings) -> usize {
+    match settings.io_threads {
+        0 => thread::available_parallelism().map_or(1, |processors| processors.get().saturating_sub(1).max(1)),
+        threads => threads as usize,
+    }
 }
 
 fn runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
     Ok(Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()?)
 }
 
-async fn live(settings: Settings, data: &Runtime) -> anyhow::Result<()> {
+async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThreads>>) -> anyhow::Result<()> {
     let mut ends = Ends::new()?;
     let listeners = {
-        let _data = data.enter();
+        let _accept = accept.enter();
         listen::bind("port", &settings.bind.0, settings.port, settings.tcp_backlog)?
     };
     let slot: admin::Slot = Arc::new(OnceLock::new());
@@ -70,9 +78,12 @@ async fn live(settings: Settings, data: &Runtime) -> anyhow::Result<()> {
         clean_shutdown = start.clean_shutdown, "storage is open"
     );
     node.join().await?;
+    let threads = Arc::new(DataThreads::start(data_threads(&node.settings), &node)?);
+    let _ = data.set(threads.clone());
     for listener in listeners {
-        data.spawn(data::accept(listener, node.clone()));
+        accept.spawn(threads.clone().accept(listener));
     }
+    drop(threads);
     tracing::info!(
         port = node.settings.port,
         admin_port = node.settings.admin_port,

@@ -1,10 +1,11 @@
 //! Keys whatever they hold: existence, expiry, deletion; and the one way in which a single key is changed.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::RefCell};
 
 use sluice_topology::Slot;
 
-use crate::engine::{Engine, EngineError, KeyWrite, Kind, Record, Stored, Written};
+use super::prefetch::Prefetch;
+use crate::engine::{Discarded, Engine, EngineError, Gathered, Kind, Record, Stored, Writer};
 
 /// Why an operation on a key is refused. The texts are Redis' own.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,8 @@ pub(super) enum Change<'v> {
     Keep,
     /// It holds this string.
     String(Cow<'v, [u8]>, Option<u64>),
+    /// It holds what it held, and expires then.
+    Expiry(Option<u64>),
     /// It is gone.
     Delete,
 }
@@ -67,31 +70,61 @@ pub struct ExpireCondition {
     pub lt: bool,
 }
 
-/// The keys of a node, at one moment.
+/// The keys of a node, at one moment, as a writer sees them. Whoever changes keys has claimed them first.
 #[derive(Clone, Copy)]
 pub struct Keyspace<'e> {
     engine: &'e Engine,
+    writer: &'e RefCell<Writer>,
+    prefetch: Option<&'e Prefetch<'e>>,
     now_ms: u64,
 }
 
 impl<'e> Keyspace<'e> {
-    /// The keys as of that time, Unix milliseconds.
-    pub fn new(engine: &'e Engine, now_ms: u64) -> Self {
-        Self { engine, now_ms }
+    /// The keys as of that time, Unix milliseconds. Changes are gathered by the writer.
+    pub fn new(engine: &'e Engine, writer: &'e RefCell<Writer>, now_ms: u64) -> Self {
+        Self { engine, writer, prefetch: None, now_ms }
     }
 
-    pub(super) fn engine(&self) -> &'e Engine {
-        self.engine
+    /// The same, with records that were read ahead.
+    #[must_use]
+    pub fn with_prefetch(self, prefetch: Option<&'e Prefetch<'e>>) -> Self {
+        Self { prefetch, ..self }
     }
 
     pub(super) fn now_ms(&self) -> u64 {
         self.now_ms
     }
 
-    /// The record of a key that is there and has not expired. One point read.
+    /// The record of a key, expired or not: what the writer gathered for it, what was read ahead, or what the database holds.
+    fn stored(&self, slot: Slot, key: &[u8]) -> Result<Option<Stored<'e>>, EngineError> {
+        let writer = self.writer.borrow();
+        match writer.gathered_record(slot, key) {
+            Gathered::Put(stored) => return Ok(Some(stored)),
+            Gathered::Deleted => return Ok(None),
+            Gathered::Nothing => {}
+        }
+        match self.prefetch.and_then(|prefetch| prefetch.get(&writer, key)) {
+            Some(found) => Ok(found.as_ref().map(Stored::again)),
+            None => self.engine.get(slot, key),
+        }
+    }
+
+    /// The record of a key that is there and has not expired. At most one point read.
     pub fn live(&self, key: &[u8]) -> Result<Option<Stored<'e>>, TypeError> {
-        let Some(stored) = self.engine.get(Slot::of_key(key), key)? else { return Ok(None) };
+        let Some(stored) = self.stored(Slot::of_key(key), key)? else { return Ok(None) };
         if stored.record()?.is_expired(self.now_ms) { Ok(None) } else { Ok(Some(stored)) }
+    }
+
+    /// Gives a key a record, whatever it held. One point read where the slot may hold collections.
+    pub(super) fn replace(&self, key: &[u8], record: &Record<'_>) -> Result<(), TypeError> {
+        let slot = Slot::of_key(key);
+        let replaced = if self.writer.borrow().may_replace_collection(slot) {
+            self.stored(slot, key)?.map(|stored| discarded(&stored.record()?)).transpose()?.flatten()
+        } else {
+            None
+        };
+        self.writer.borrow_mut().put(slot, key, record, replaced);
+        Ok(())
     }
 
     /// The type of a key. One point read.
@@ -111,23 +144,18 @@ impl<'e> Keyspace<'e> {
         Ok(count)
     }
 
-    /// Deletes keys in one batch; returns how many there were. One point read a key, one write.
-    pub fn delete(&self, keys: &[&[u8]]) -> Result<(i64, Option<Written>), TypeError> {
-        let named: Vec<(Slot, &[u8])> = keys.iter().map(|key| (Slot::of_key(key), *key)).collect();
-        let locked = self.engine.lock(&named);
-        let (mut writes, mut count) = (Vec::new(), 0);
-        for (position, (slot, key)) in named.iter().enumerate() {
-            if let Some(stored) = self.engine.get(*slot, key)?
-                && !named[..position].contains(&(*slot, *key))
-            {
-                count += i64::from(!stored.record()?.is_expired(self.now_ms));
-                writes.push(KeyWrite::Delete(*slot, key));
-            }
+    /// Deletes keys; returns how many there were. One point read a key.
+    pub fn delete<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<i64, TypeError> {
+        let mut count = 0;
+        for key in keys {
+            let slot = Slot::of_key(key);
+            // A key that is named twice is gone the second time: the writer knows.
+            let Some(stored) = self.stored(slot, key)? else { continue };
+            let record = stored.record()?;
+            count += i64::from(!record.is_expired(self.now_ms));
+            self.writer.borrow_mut().delete(slot, key, discarded(&record)?);
         }
-        if writes.is_empty() {
-            return Ok((0, None));
-        }
-        Ok((count, Some(self.engine.commit(&locked, &writes)?)))
+        Ok(count)
     }
 
     /// When a key expires: `None` when there is no such key, `Some(None)` when it never does. One point read.
@@ -139,7 +167,7 @@ impl<'e> Keyspace<'e> {
     }
 
     /// Sets when a key expires; a time that has passed deletes it. One point read, one write.
-    pub fn expire_at(&self, key: &[u8], at_ms: i64, condition: ExpireCondition) -> Result<(bool, Option<Written>), TypeError> {
+    pub fn expire_at(&self, key: &[u8], at_ms: i64, condition: ExpireCondition) -> Result<bool, TypeError> {
         self.change(key, |record| {
             let Some(record) = record else { return Ok((Change::Keep, false)) };
             let current = record.expires_at_ms.map_or(i64::MAX, |at| i64::try_from(at).unwrap_or(i64::MAX));
@@ -155,37 +183,43 @@ impl<'e> Keyspace<'e> {
             if at <= self.now_ms {
                 return Ok((Change::Delete, true));
             }
-            Ok((Change::String(Cow::Owned(record.value.to_vec()), Some(at)), true))
+            Ok((Change::Expiry(Some(at)), true))
         })
     }
 
     /// Lets a key live for ever; false when it does already or is not there. One point read, one write.
-    pub fn persist(&self, key: &[u8]) -> Result<(bool, Option<Written>), TypeError> {
+    pub fn persist(&self, key: &[u8]) -> Result<bool, TypeError> {
         self.change(key, |record| match record {
-            Some(record) if record.expires_at_ms.is_some() => Ok((Change::String(Cow::Owned(record.value.to_vec()), None), true)),
+            Some(record) if record.expires_at_ms.is_some() => Ok((Change::Expiry(None), true)),
             _ => Ok((Change::Keep, false)),
         })
     }
 
-    /// Changes one key: reads it under its lock, lets `decide` see what is there (nothing, when it has expired), writes what it says.
+    /// Changes one key: lets `decide` see what is there (nothing, when it has expired), and gathers what it says. One point read.
     pub(super) fn change<'v, R>(
         &self,
         key: &[u8],
         decide: impl FnOnce(Option<Record<'_>>) -> Result<(Change<'v>, R), TypeError>,
-    ) -> Result<(R, Option<Written>), TypeError> {
+    ) -> Result<R, TypeError> {
         let slot = Slot::of_key(key);
-        let locked = self.engine.lock(&[(slot, key)]);
-        let stored = self.engine.get(slot, key)?;
-        let record = match &stored {
-            Some(stored) => Some(stored.record()?).filter(|record| !record.is_expired(self.now_ms)),
-            None => None,
-        };
-        let (change, result) = decide(record)?;
-        let write = match &change {
-            Change::Keep => return Ok((result, None)),
-            Change::String(value, expires_at_ms) => KeyWrite::Put(slot, key, Record::string(value, *expires_at_ms)),
-            Change::Delete => KeyWrite::Delete(slot, key),
-        };
-        Ok((result, Some(self.engine.commit(&locked, &[write])?)))
+        let stored = self.stored(slot, key)?;
+        let record = stored.as_ref().map(Stored::record).transpose()?;
+        let (change, result) = decide(record.filter(|record| !record.is_expired(self.now_ms)))?;
+        let replaced = record.map(|record| discarded(&record)).transpose()?.flatten();
+        let mut writer = self.writer.borrow_mut();
+        match (change, record) {
+            (Change::String(value, expires_at_ms), _) => {
+                writer.put(slot, key, &Record::string(&value, expires_at_ms), replaced);
+            }
+            (Change::Expiry(expires_at_ms), Some(record)) => writer.put(slot, key, &Record { expires_at_ms, ..record }, None),
+            (Change::Delete, Some(_)) => writer.delete(slot, key, replaced),
+            (Change::Keep, _) | (Change::Expiry(_) | Change::Delete, None) => {}
+        }
+        Ok(result)
     }
+}
+
+/// What is to be reclaimed when the record goes, expired or not.
+fn discarded(record: &Record<'_>) -> Result<Option<Discarded>, EngineError> {
+    record.discarded().map_err(|error| EngineError::Damaged(error.to_string()))
 }

@@ -2,13 +2,11 @@
 
 use std::borrow::Cow;
 
-use sluice_topology::Slot;
-
 use super::{
     keyspace::{Change, Keyspace, TypeError},
     long_double,
 };
-use crate::engine::{KeyWrite, Record, Written};
+use crate::engine::{Kind, Record};
 
 /// When SET applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,15 +55,30 @@ impl Keyspace<'_> {
     /// Calls `with` with the value of a string, `None` when there is none. One point read, no copy.
     pub fn get<R>(&self, key: &[u8], with: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, TypeError> {
         match self.live(key)? {
-            Some(stored) => Ok(with(Some(stored.record()?.value))),
+            Some(stored) => Ok(with(Some(string(&stored.record()?)?))),
             None => Ok(with(None)),
         }
     }
 
-    /// SET.
-    pub fn set(&self, key: &[u8], value: &[u8], options: SetOptions) -> Result<(SetOutcome, Option<Written>), TypeError> {
+    /// SET. Looks at what is there only when an option asks for it, or when it may be a collection.
+    pub fn set(&self, key: &[u8], value: &[u8], options: SetOptions) -> Result<SetOutcome, TypeError> {
+        let blind = options.condition == Condition::Always && !options.get;
+        match options.ttl {
+            Ttl::None if blind => {
+                self.replace(key, &Record::string(value, None))?;
+                return Ok(SetOutcome { applied: true, old: None });
+            }
+            Ttl::At(at) if blind && at > self.now_ms() => {
+                self.replace(key, &Record::string(value, Some(at)))?;
+                return Ok(SetOutcome { applied: true, old: None });
+            }
+            _ => {}
+        }
         self.change(key, |record| {
-            let old = record.filter(|_| options.get).map(|record| record.value.to_vec());
+            let old = match record.filter(|_| options.get) {
+                Some(record) => Some(string(&record)?.to_vec()),
+                None => None,
+            };
             let applied = match options.condition {
                 Condition::Always => true,
                 Condition::IfMissing => record.is_none(),
@@ -88,27 +101,25 @@ impl Keyspace<'_> {
     }
 
     /// MSET: all pairs in one batch, or none.
-    pub fn set_many(&self, pairs: &[(&[u8], &[u8])]) -> Result<Written, TypeError> {
-        let named: Vec<(Slot, &[u8])> = pairs.iter().map(|(key, _)| (Slot::of_key(key), *key)).collect();
-        let locked = self.engine().lock(&named);
-        let writes: Vec<KeyWrite<'_>> = (named.iter().zip(pairs))
-            .map(|((slot, key), (_, value))| KeyWrite::Put(*slot, key, Record::string(value, None)))
-            .collect();
-        Ok(self.engine().commit(&locked, &writes)?)
+    pub fn set_many<'k>(&self, pairs: impl Iterator<Item = (&'k [u8], &'k [u8])>) -> Result<(), TypeError> {
+        for (key, value) in pairs {
+            self.replace(key, &Record::string(value, None))?;
+        }
+        Ok(())
     }
 
     /// GETDEL: the value, and the key is gone.
-    pub fn take(&self, key: &[u8]) -> Result<(Option<Vec<u8>>, Option<Written>), TypeError> {
+    pub fn take(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TypeError> {
         self.change(key, |record| match record {
-            Some(record) => Ok((Change::Delete, Some(record.value.to_vec()))),
+            Some(record) => Ok((Change::Delete, Some(string(&record)?.to_vec()))),
             None => Ok((Change::Keep, None)),
         })
     }
 
     /// APPEND: the new length.
-    pub fn append(&self, key: &[u8], tail: &[u8], len_max: usize) -> Result<(usize, Option<Written>), TypeError> {
+    pub fn append(&self, key: &[u8], tail: &[u8], len_max: usize) -> Result<usize, TypeError> {
         self.change(key, |record| {
-            let mut value = record.map(|record| record.value.to_vec()).unwrap_or_default();
+            let mut value = record.map_or(Ok(Vec::new()), |record| string(&record).map(<[u8]>::to_vec))?;
             if value.len().saturating_add(tail.len()) > len_max {
                 return Err(TypeError::TooLong);
             }
@@ -119,9 +130,9 @@ impl Keyspace<'_> {
     }
 
     /// INCRBY: the new value.
-    pub fn increment(&self, key: &[u8], by: i64) -> Result<(i64, Option<Written>), TypeError> {
+    pub fn increment(&self, key: &[u8], by: i64) -> Result<i64, TypeError> {
         self.change(key, |record| {
-            let current = record.map_or(Ok(0), |record| parse_integer(record.value))?;
+            let current = record.map_or(Ok(0), |record| parse_integer(string(&record)?))?;
             let sum = current.checked_add(by).ok_or(TypeError::Overflow)?;
             let expires_at_ms = record.and_then(|record| record.expires_at_ms);
             Ok((Change::String(Cow::Owned(sum.to_string().into_bytes()), expires_at_ms), sum))
@@ -129,10 +140,10 @@ impl Keyspace<'_> {
     }
 
     /// INCRBYFLOAT: the new value, as it is stored. Computed in Redis' 80-bit floating point, outside its everyday range in 64 bits.
-    pub fn increment_float(&self, key: &[u8], by: &[u8]) -> Result<(String, Option<Written>), TypeError> {
+    pub fn increment_float(&self, key: &[u8], by: &[u8]) -> Result<String, TypeError> {
         let added = parse_float(by)?;
         self.change(key, |record| {
-            let current = record.map_or(&b"0"[..], |record| record.value);
+            let current = record.as_ref().map_or(Ok(&b"0"[..]), string)?;
             let sum = parse_float(current)? + added;
             if !sum.is_finite() {
                 return Err(TypeError::NotFinite);
@@ -142,6 +153,11 @@ impl Keyspace<'_> {
             Ok((Change::String(Cow::Owned(text.clone().into_bytes()), expires_at_ms), text))
         })
     }
+}
+
+/// The value of a string's record.
+fn string<'r>(record: &Record<'r>) -> Result<&'r [u8], TypeError> {
+    if record.kind == Kind::String { Ok(record.value) } else { Err(TypeError::WrongType) }
 }
 
 /// A whole number exactly as Redis writes it: no blanks, no plus, no leading zero.

@@ -3,10 +3,11 @@
 use std::{
     fs,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use sluice_store::engine::{Engine, EngineError, EngineOptions, KeyWrite, Record, SyncPolicy};
+use sluice_store::engine::{Engine, EngineError, EngineOptions, Record, SyncPolicy, Writer};
 use sluice_topology::Slot;
 
 /// How an engine is opened.
@@ -23,8 +24,8 @@ impl Setup {
         Self { wal, row_cache: 0, write_buffer: 1 << 20 }
     }
 
-    pub(crate) fn open(self, directory: &Path) -> Engine {
-        self.try_open(directory).expect("opened")
+    pub(crate) fn open(self, directory: &Path) -> Arc<Engine> {
+        Arc::new(self.try_open(directory).expect("opened"))
     }
 
     pub(crate) fn try_open(self, directory: &Path) -> Result<Engine, EngineError> {
@@ -48,13 +49,15 @@ impl Setup {
     }
 }
 
-pub(crate) fn put(engine: &Engine, slot: Slot, key: &[u8], record: Record<'_>) {
-    let _inside = engine.enter();
-    let locked = engine.lock(&[(slot, key)]);
-    let _ = engine.commit(&locked, &[KeyWrite::Put(slot, key, record)]).expect("written");
+pub(crate) fn put(engine: &Arc<Engine>, slot: Slot, key: &[u8], record: Record<'_>) {
+    let mut writer = Writer::new(engine.clone());
+    writer.enter();
+    assert!(writer.try_claim([(slot, key)].into_iter(), false).expect("taken"));
+    writer.put(slot, key, &record, None);
+    let _ = writer.commit().expect("written");
 }
 
-pub(crate) fn put_string(engine: &Engine, slot: Slot, key: &[u8], value: &[u8]) {
+pub(crate) fn put_string(engine: &Arc<Engine>, slot: Slot, key: &[u8], value: &[u8]) {
     put(engine, slot, key, Record::string(value, None));
 }
 

@@ -41,7 +41,7 @@ fn disk_does_not_grow_when_nobody_reads() {
     const ROUNDS: u32 = 5;
     for wal in [true, false] {
         let root = tempfile::tempdir().expect("a directory");
-        let engine = Arc::new(Setup::small(wal).open(root.path()));
+        let engine = Setup::small(wal).open(root.path());
         let sweep = sweep(&engine);
         let (mut noise, mut value, mut largest) = (Noise::new(3), vec![0; 4 << 10], 0);
         for round in 0..ROUNDS {
@@ -69,7 +69,7 @@ fn disk_does_not_grow_when_nobody_reads() {
 #[test]
 fn a_sweep_looks_at_nothing_where_nothing_expires() {
     let root = tempfile::tempdir().expect("a directory");
-    let engine = Arc::new(Setup::small(true).open(root.path()));
+    let engine = Setup::small(true).open(root.path());
     let now = engine.now_ms();
     for number in 0..5000u32 {
         put_string(&engine, slot((number % 16) as u16), &number.to_be_bytes(), b"for ever");
@@ -85,7 +85,7 @@ fn a_sweep_looks_at_nothing_where_nothing_expires() {
     drop(first);
     drop(engine);
     // After a shutdown in order it knows.
-    let engine = Arc::new(Setup::small(true).open(root.path()));
+    let engine = Setup::small(true).open(root.path());
     let second = sweep(&engine);
     put(&engine, slot(21), b"soon", Record::string(b"soon", Some(engine.now_ms() + 10)));
     eventually("the one that expires is found", || engine.counters().expired_keys == 1);
@@ -96,7 +96,7 @@ fn a_sweep_looks_at_nothing_where_nothing_expires() {
 #[test]
 fn a_key_whose_expiry_was_taken_back_in_time_stays() {
     let root = tempfile::tempdir().expect("a directory");
-    let engine = Arc::new(Setup::small(false).open(root.path()));
+    let engine = Setup::small(false).open(root.path());
     let sweep = sweep(&engine);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -132,7 +132,7 @@ fn a_key_whose_expiry_was_taken_back_in_time_stays() {
 #[test]
 fn a_slot_that_is_switched_is_left_alone_and_one_that_arrives_is_swept() {
     let root = tempfile::tempdir().expect("a directory");
-    let engine = Arc::new(Setup::small(true).open(root.path()));
+    let engine = Setup::small(true).open(root.path());
     let may = Arc::new(AtomicU8::new(0));
     let asked = may.clone();
     let _sweep = Sweep::start(engine.clone(), FAST, move |at| match (at.get(), asked.load(Ordering::SeqCst)) {
@@ -187,7 +187,6 @@ fn a_clock_set_back_brings_no_expired_key_back() {
     assert!(engine.now_ms() >= now + 2 * HOUR_MS);
     assert!(expired(&engine, b"short") && !expired(&engine, b"long"));
     // So does the sweep, while there is something that expires, and nobody flushes.
-    let engine = Arc::new(engine);
     let sweep = sweep(&engine);
     let later = engine.now_ms() + 1;
     put(&engine, slot(3), b"long", Record::string(b"x", Some(later + HOUR_MS)));

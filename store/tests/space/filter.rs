@@ -27,7 +27,7 @@ fn add_staged(engine: &Engine, staged: &BTreeMap<Slot, Generation>, at: Slot, ke
     }
 }
 
-fn fill(engine: &Engine, at: Slot, value: &[u8]) {
+fn fill(engine: &std::sync::Arc<Engine>, at: Slot, value: &[u8]) {
     (0..MANY).for_each(|number| put_string(engine, at, &number.to_be_bytes(), value));
 }
 

@@ -1,0 +1,103 @@
+//! Point reads.
+
+use rocksdb::DBPinnableSlice;
+use sluice_topology::Slot;
+
+use super::{
+    EngineError, Gathered, Record, Writer,
+    database::Engine,
+    families::Family,
+    layout::{PREFIX_LEN, prefix},
+};
+
+/// Longest stored key that is built without an allocation.
+const INLINE_KEY_LEN: usize = 256;
+
+enum Bytes<'a> {
+    /// In RocksDB's memory.
+    Pinned(DBPinnableSlice<'a>),
+    /// Where it was read before.
+    Again(&'a [u8]),
+    /// Gathered by a writer and not yet committed.
+    Gathered(Vec<u8>),
+}
+
+/// A key's record as it was read.
+pub struct Stored<'a>(Bytes<'a>);
+
+impl Stored<'_> {
+    /// The record.
+    pub fn record(&self) -> Result<Record<'_>, EngineError> {
+        Record::decode(self.bytes()).map_err(|error| EngineError::Damaged(error.to_string()))
+    }
+
+    /// The same, borrowed.
+    pub fn again(&self) -> Stored<'_> {
+        Stored(Bytes::Again(self.bytes()))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Bytes::Pinned(slice) => slice,
+            Bytes::Again(bytes) => bytes,
+            Bytes::Gathered(copy) => copy,
+        }
+    }
+}
+
+impl Writer {
+    /// What was gathered for a key.
+    pub fn gathered_record(&self, slot: Slot, key: &[u8]) -> Gathered<Stored<'static>> {
+        self.pending(slot, key).map(|bytes| Stored(Bytes::Gathered(bytes.to_vec())))
+    }
+}
+
+impl Engine {
+    /// The record of a key in the slot's live generation, expired or not.
+    pub fn get(&self, slot: Slot, key: &[u8]) -> Result<Option<Stored<'_>>, EngineError> {
+        let found = with_key(&[&prefix(slot, self.live(slot)), key], |stored| {
+            self.database().db().get_pinned_cf_opt(self.database().family(Family::Meta), stored, self.read_options())
+        })?;
+        Ok(found.map(|slice| Stored(Bytes::Pinned(slice))))
+    }
+
+    /// The value of a collection's subkey.
+    pub fn get_subkey(&self, slot: Slot, version: u64, subkey: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, EngineError> {
+        let found = with_key(&[&prefix(slot, self.live(slot)), &version.to_be_bytes(), subkey], |stored| {
+            self.database().db().get_pinned_cf_opt(self.database().family(Family::Data), stored, self.read_options())
+        });
+        Ok(found?)
+    }
+
+    /// The records of several keys as of one moment, by one call into RocksDB.
+    pub fn get_many<'k>(&self, keys: impl Iterator<Item = (Slot, &'k [u8])>) -> Vec<Result<Option<Stored<'_>>, EngineError>> {
+        let mut bytes = Vec::with_capacity(1024);
+        let mut ends = Vec::with_capacity(64);
+        for (slot, key) in keys {
+            bytes.extend_from_slice(&prefix(slot, self.live(slot)));
+            bytes.extend_from_slice(key);
+            ends.push(bytes.len());
+        }
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let stored: Vec<&[u8]> = starts.zip(&ends).map(|(start, end)| &bytes[start..*end]).collect();
+        let meta = self.database().family(Family::Meta);
+        let found = self.database().db().batched_multi_get_cf_opt(meta, stored, false, self.read_options());
+        found.into_iter().map(|one| Ok(one?.map(|slice| Stored(Bytes::Pinned(slice))))).collect()
+    }
+}
+
+/// Calls `read` with a key made of parts, mostly without an allocation.
+fn with_key<R>(parts: &[&[u8]], read: impl FnOnce(&[u8]) -> R) -> R {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    debug_assert!(length >= PREFIX_LEN);
+    if length > INLINE_KEY_LEN {
+        return read(&parts.concat());
+    }
+    let mut key = [0; INLINE_KEY_LEN];
+    let mut end = 0;
+    for part in parts {
+        key[end..end + part.len()].copy_from_slice(part);
+        end += part.len();
+    }
+    read(&key[..end])
+}

@@ -1,0 +1,237 @@
+//! Committing: what commands write is gathered, and applied as one atomic batch.
+//!
+//! A writer enters the gate, claims the stripes of the keys it is going to change, gathers writes, commits. A thread's commands of one
+//! turn share a writer: one batch, one record in the log. What is gathered is seen by reads through the writer and by nobody else.
+
+use std::{cell::Cell, sync::Arc};
+
+use rocksdb::WriteOptions;
+use sluice_topology::Slot;
+
+use super::{
+    Discarded, EngineError, Gathered, Generation, Record,
+    batch::Batch,
+    contents::{COLLECTIONS, KEYS},
+    database::Engine,
+    families::Family,
+    gate::Place,
+    layout::{PREFIX_LEN, prefix, reclaim_key},
+    stripes::{Stripe, Stripes},
+};
+
+/// A batch that was applied. Its acknowledgement may have to wait until it is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Written {
+    /// Everything up to this sequence number has to be durable before the write is.
+    pub sequence: u64,
+}
+
+/// See the module's text.
+pub struct Writer {
+    engine: Arc<Engine>,
+    place: Option<Place>,
+    stripes: Vec<Stripe>,
+    batch: Batch,
+    discarded: Vec<(Slot, Generation, u64)>,
+    commits: u64,
+    observed: Cell<bool>,
+}
+
+impl Drop for Writer {
+    /// What was gathered and not committed never was.
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl Writer {
+    /// A writer outside the gate, with nothing gathered.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        let batch = Batch::new(engine.database());
+        Self { engine, place: None, stripes: Vec::new(), batch, discarded: Vec::new(), commits: 0, observed: Cell::new(false) }
+    }
+
+    /// The engine it writes to.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Enters the gate, if it is not inside: before ownership and generations are looked at. It stays inside until it commits.
+    pub fn enter(&mut self) {
+        if self.place.is_none() {
+            self.place = Some(self.engine.gate().take_place());
+        }
+    }
+
+    /// Whether it is inside the gate: whoever let it in has to commit, soon.
+    pub fn is_inside(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// Claims the stripes of keys for this batch, inside the gate. False: somebody else has one, or writers are to stay out; the
+    /// caller commits what it has, calls [`Writer::claim`], and looks at ownership anew. `deletes`: nothing but deletions will be
+    /// gathered, which are taken even when space is short.
+    pub fn try_claim<'k>(&mut self, keys: impl Iterator<Item = (Slot, &'k [u8])>, deletes: bool) -> Result<bool, EngineError> {
+        debug_assert!(self.is_inside());
+        self.engine.admit_write(deletes)?;
+        if self.engine.gate().excludes_writers() {
+            return Ok(false);
+        }
+        for (slot, key) in keys {
+            let stripe = Stripes::of(slot, key);
+            if self.engine.stripes().try_lock(stripe) {
+                self.stripes.push(stripe);
+            } else if !self.stripes.contains(&stripe) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Claims stripes, waiting for them, outside the gate and with nothing gathered. Blocks the thread as long as the batches of other
+    /// writers take.
+    pub fn claim<'k>(&mut self, keys: impl Iterator<Item = (Slot, &'k [u8])>) {
+        debug_assert!(!self.is_inside() && self.stripes.is_empty());
+        let mut wanted: Vec<Stripe> = keys.map(|(slot, key)| Stripes::of(slot, key)).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        self.engine.gate().await_inclusion();
+        for stripe in wanted {
+            self.engine.stripes().lock(stripe);
+            self.stripes.push(stripe);
+        }
+    }
+
+    /// Bytes gathered.
+    pub fn gathered_bytes(&self) -> usize {
+        self.batch.len_bytes()
+    }
+
+    /// Records gathered.
+    pub fn gathered(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Forgets what was gathered after the first `len` records: a command that fails half-way changes nothing.
+    pub fn truncate(&mut self, len: usize) {
+        self.batch.truncate(len);
+    }
+
+    /// How often it has committed: what was read before a commit may be old after it.
+    pub fn commits(&self) -> u64 {
+        self.commits
+    }
+
+    /// Whether something gathered was read since this was last asked: an answer that rests on it has to wait for the commit.
+    pub fn take_observed(&self) -> bool {
+        self.observed.take()
+    }
+
+    /// What was gathered for a key: its encoded record.
+    pub(super) fn pending(&self, slot: Slot, key: &[u8]) -> Gathered<&[u8]> {
+        self.look(Family::Meta, &[&self.prefix(slot), key])
+    }
+
+    /// Whether the key may hold a collection, so that whoever replaces it has to look: false is certain.
+    pub fn may_replace_collection(&self, slot: Slot) -> bool {
+        self.engine.contents().may_hold(slot, COLLECTIONS)
+    }
+
+    /// What was gathered for a subkey: its value.
+    pub fn pending_subkey(&self, slot: Slot, version: u64, subkey: &[u8]) -> Gathered<&[u8]> {
+        self.look(Family::Data, &[&self.prefix(slot), &version.to_be_bytes(), subkey])
+    }
+
+    fn look(&self, family: Family, key: &[&[u8]]) -> Gathered<&[u8]> {
+        let found = self.batch.get(family, key);
+        if found != Gathered::Nothing {
+            self.observed.set(true);
+        }
+        found
+    }
+
+    /// A key gets this record. `replaced` is the collection it held before, if the new record does not go on with it.
+    pub fn put(&mut self, slot: Slot, key: &[u8], record: &Record<'_>, replaced: Option<Discarded>) {
+        debug_assert!(self.holds(slot, key));
+        self.engine.contents().mark(slot, KEYS);
+        if let Some(at_ms) = record.expires_at_ms {
+            self.engine.expiries().note(slot, at_ms);
+        }
+        let (head, length) = record.head();
+        self.batch.put(Family::Meta, &[&self.prefix(slot), key], &[&head[..length], record.value]);
+        self.discard(slot, replaced);
+    }
+
+    /// A key is gone, with the collection it held.
+    pub fn delete(&mut self, slot: Slot, key: &[u8], replaced: Option<Discarded>) {
+        debug_assert!(self.holds(slot, key));
+        self.batch.delete(Family::Meta, &[&self.prefix(slot), key]);
+        self.discard(slot, replaced);
+    }
+
+    /// A subkey of a collection gets this value. The collection's own record is the caller's to write.
+    pub fn put_subkey(&mut self, slot: Slot, version: u64, subkey: &[u8], value: &[u8]) {
+        // Before the batch is applied: a plain SET that comes after it has to look for what it replaces.
+        self.engine.contents().mark(slot, COLLECTIONS);
+        self.batch.put(Family::Data, &[&self.prefix(slot), &version.to_be_bytes(), subkey], &[value]);
+    }
+
+    /// A subkey of a collection is gone.
+    pub fn delete_subkey(&mut self, slot: Slot, version: u64, subkey: &[u8]) {
+        self.batch.delete(Family::Data, &[&self.prefix(slot), &version.to_be_bytes(), subkey]);
+    }
+
+    /// Applies what was gathered as one batch, publishes it to the change feed, gives the stripes back and leaves the gate: also when
+    /// it fails, and then nothing was applied. `None`: nothing had been gathered.
+    pub fn commit(&mut self) -> Result<Option<Written>, EngineError> {
+        let outcome = self.apply();
+        self.release();
+        outcome
+    }
+
+    fn apply(&mut self) -> Result<Option<Written>, EngineError> {
+        if self.batch.len() == 0 {
+            return Ok(None);
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(!self.engine.options().wal);
+        let database = self.engine.database();
+        database.write(self.batch.for_rocksdb(), &options)?;
+        let sequence = database.db().latest_sequence_number();
+        // Under the stripes: changes of one key are published in the order in which they were applied.
+        self.engine.feed().publish(sequence, &self.batch);
+        self.engine.note_commit(self.batch.len());
+        for (slot, generation, version) in self.discarded.drain(..) {
+            self.engine.reclaimer().discarded(slot, generation, version);
+        }
+        Ok(Some(Written { sequence }))
+    }
+
+    fn release(&mut self) {
+        self.batch.clear();
+        self.discarded.clear();
+        self.commits += 1;
+        self.engine.stripes().unlock(&self.stripes);
+        self.stripes.clear();
+        if let Some(place) = self.place.take() {
+            self.engine.gate().leave(&place);
+        }
+    }
+
+    /// In the batch in which a collection goes: where what it leaves behind is to be found.
+    fn discard(&mut self, slot: Slot, replaced: Option<Discarded>) {
+        let Some(Discarded { kind, version }) = replaced else { return };
+        let live = self.engine.live(slot);
+        self.batch.put(Family::Data, &[&reclaim_key(slot, live, version)], &[&[kind as u8]]);
+        self.discarded.push((slot, live, version));
+    }
+
+    fn prefix(&self, slot: Slot) -> [u8; PREFIX_LEN] {
+        prefix(slot, self.engine.live(slot))
+    }
+
+    fn holds(&self, slot: Slot, key: &[u8]) -> bool {
+        self.is_inside() && self.stripes.contains(&Stripes::of(slot, key))
+    }
+}

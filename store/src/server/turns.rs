@@ -1,0 +1,184 @@
+//! A thread's turns: the connections that have something to do execute it one after the other, their changes are committed as one batch,
+//! then they all answer. So fifty clients that send one command each share one record in the log, and one fsync.
+//!
+//! The first connection of a turn wakes the committer, a task of the same thread, which therefore runs behind every connection that
+//! was ready before it.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Poll, Waker},
+};
+
+use crate::engine::{Engine, EngineError, SyncPolicy, Writer, Written};
+
+/// How a turn ended, for one of its connections: the text of the error when its changes were not applied.
+type Outcome = Result<(), Arc<str>>;
+
+#[derive(Default)]
+struct Stage {
+    outcome: Option<Outcome>,
+    waiting: Vec<Waker>,
+}
+
+impl Stage {
+    fn complete(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// The end of a turn.
+#[derive(Default)]
+pub(super) struct TurnEnd {
+    committed: Mutex<Stage>,
+    /// As durable as the sync policy promises; an error: it never will be, and nobody is to hear of it.
+    durable: Mutex<Stage>,
+}
+
+impl TurnEnd {
+    /// The end of a turn in which nothing happened.
+    pub(super) fn of_nothing() -> Arc<Self> {
+        let end = Self::default();
+        end.complete(&Ok(()), true);
+        Arc::new(end)
+    }
+
+    /// Waits until the turn's changes are applied.
+    pub(super) async fn committed(&self) -> Outcome {
+        wait(&self.committed).await
+    }
+
+    /// Waits until the turn's changes are as durable as the sync policy promises.
+    pub(super) async fn durable(&self) -> Outcome {
+        wait(&self.durable).await
+    }
+
+    fn complete(&self, outcome: &Outcome, durable: bool) {
+        lock(&self.committed).complete(outcome.clone());
+        if durable {
+            lock(&self.durable).complete(outcome.clone());
+        }
+    }
+}
+
+async fn wait(stage: &Mutex<Stage>) -> Outcome {
+    poll_fn(|cx| {
+        let mut stage = lock(stage);
+        match &stage.outcome {
+            Some(outcome) => Poll::Ready(outcome.clone()),
+            None => {
+                // A wait of many wakes is rare, a wrong waker would be a hang.
+                stage.waiting.push(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The turn that is under way on a thread.
+pub(super) struct Turn {
+    /// What gathers its changes.
+    pub(super) writer: RefCell<Writer>,
+    end: Arc<TurnEnd>,
+    wanted: bool,
+    committer: Option<Waker>,
+}
+
+impl Turn {
+    /// The end of the turn under way.
+    pub(super) fn end(&self) -> Arc<TurnEnd> {
+        self.end.clone()
+    }
+}
+
+/// The turns of a thread, or of a single connection.
+pub(super) struct Turns {
+    turn: Mutex<Turn>,
+    engine: Arc<Engine>,
+    /// Whether a committer runs; without one, whoever executes commits.
+    shared: bool,
+}
+
+impl Turns {
+    /// Turns that the connections of a thread share; [`Turns::commit_turns`] has to run on it.
+    pub(super) fn shared(engine: &Arc<Engine>) -> Arc<Self> {
+        Self::new(engine, true)
+    }
+
+    /// Turns of one connection alone.
+    pub(super) fn alone(engine: &Arc<Engine>) -> Arc<Self> {
+        Self::new(engine, false)
+    }
+
+    fn new(engine: &Arc<Engine>, shared: bool) -> Arc<Self> {
+        let writer = RefCell::new(Writer::new(engine.clone()));
+        let turn = Turn { writer, end: Arc::default(), wanted: false, committer: None };
+        Arc::new(Self { turn: Mutex::new(turn), engine: engine.clone(), shared })
+    }
+
+    /// The turn under way, to execute in. Never held across a wait.
+    pub(super) fn turn(&self) -> MutexGuard<'_, Turn> {
+        lock(&self.turn)
+    }
+
+    /// Leaves the turn; its end is what the caller waits for before it answers.
+    pub(super) fn leave(&self, mut turn: MutexGuard<'_, Turn>) -> Arc<TurnEnd> {
+        let end = turn.end.clone();
+        if !self.shared {
+            self.commit(&mut turn);
+        } else if !turn.wanted {
+            turn.wanted = true;
+            if let Some(committer) = turn.committer.take() {
+                committer.wake();
+            }
+        }
+        end
+    }
+
+    /// Ends the turn under way now: a key it needs is somebody else's, or it has become large. The next one begins.
+    pub(super) fn commit(&self, turn: &mut Turn) {
+        let end = std::mem::take(&mut turn.end);
+        turn.wanted = false;
+        let outcome = turn.writer.borrow_mut().commit();
+        let always = self.engine.options().wal && self.engine.sync_policy() == SyncPolicy::Always;
+        match outcome {
+            Ok(Some(Written { sequence })) if always => {
+                end.complete(&Ok(()), false);
+                let engine = self.engine.clone();
+                tokio::spawn(async move {
+                    let outcome = engine.durable(sequence).await.map_err(|error| Arc::from(error.to_string()));
+                    lock(&end.durable).complete(outcome);
+                });
+            }
+            Ok(_) => end.complete(&Ok(()), true),
+            Err(error) => end.complete(&Err(refusal(&error)), true),
+        }
+    }
+
+    /// Commits one turn after the other, as long as the thread lives.
+    pub(super) async fn commit_turns(self: Arc<Self>) {
+        loop {
+            poll_fn(|cx| {
+                let mut turn = self.turn();
+                if turn.wanted {
+                    return Poll::Ready(());
+                }
+                turn.committer = Some(cx.waker().clone());
+                Poll::Pending
+            })
+            .await;
+            self.commit(&mut self.turn());
+        }
+    }
+}
+
+fn refusal(error: &EngineError) -> Arc<str> {
+    Arc::from(error.reply())
+}

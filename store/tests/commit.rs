@@ -1,0 +1,313 @@
+//! Committing: batches of several writers, what they see of one another, and what the change feed says of them.
+
+#![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use sluice_store::engine::{
+    Engine, EngineOptions, FeedEvent, Gathered, Overflowed, Record, Subscription, SyncPolicy, SystemBatch, Writer,
+};
+use sluice_topology::{Slot, SlotRanges};
+
+fn open(directory: &Path, wal: bool) -> Arc<Engine> {
+    let options = EngineOptions {
+        directory: directory.to_owned(),
+        wal,
+        sync: SyncPolicy::No,
+        block_cache_bytes: 8 << 20,
+        row_cache_bytes: 1 << 20,
+        write_buffer_bytes: 1 << 20,
+        memtables_bytes: 4 << 20,
+        wal_bytes_max: 64 << 20,
+        background_jobs: 2,
+        open_files_max: 100,
+        wal_point_in_time: false,
+        disk_free_min: 0,
+        reserve_bytes: 0,
+        checkpoints_directory: None,
+        checkpoints_kept: 1,
+    };
+    Arc::new(Engine::open(options).expect("opened"))
+}
+
+fn claimed(writer: &mut Writer, keys: &[&[u8]]) -> bool {
+    let keys = || keys.iter().map(|key| (Slot::of_key(key), *key));
+    writer.enter();
+    writer.try_claim(keys(), false).expect("taken")
+}
+
+/// Claims keys as a connection does: tries, and when somebody has them lets go of everything and waits.
+fn claim(writer: &mut Writer, keys: &[&[u8]]) {
+    while !claimed(writer, keys) {
+        let _ = writer.commit().expect("committed");
+        writer.claim(keys.iter().map(|key| (Slot::of_key(key), *key)));
+    }
+}
+
+fn put(writer: &mut Writer, key: &[u8], value: &[u8]) {
+    writer.put(Slot::of_key(key), key, &Record::string(value, None), None);
+}
+
+fn value(engine: &Engine, key: &[u8]) -> Option<Vec<u8>> {
+    let stored = engine.get(Slot::of_key(key), key).expect("read")?;
+    Some(stored.record().expect("a record").value.to_vec())
+}
+
+fn number(engine: &Engine, key: &[u8]) -> u64 {
+    value(engine, key).map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().expect("eight bytes")))
+}
+
+#[test]
+fn what_is_gathered_is_seen_by_its_writer_alone_until_it_is_committed() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let mut writer = Writer::new(engine.clone());
+    claim(&mut writer, &[b"a", b"b"]);
+    put(&mut writer, b"a", b"1");
+    put(&mut writer, b"b", b"1");
+    put(&mut writer, b"a", b"2");
+    writer.delete(Slot::of_key(b"b"), b"b", None);
+    let seen = |writer: &Writer, key: &[u8]| match writer.gathered_record(Slot::of_key(key), key) {
+        Gathered::Put(stored) => Gathered::Put(stored.record().expect("a record").value.to_vec()),
+        Gathered::Deleted => Gathered::Deleted,
+        Gathered::Nothing => Gathered::Nothing,
+    };
+    assert_eq!(seen(&writer, b"a"), Gathered::Put(b"2".to_vec()));
+    assert_eq!(seen(&writer, b"b"), Gathered::Deleted);
+    assert_eq!(seen(&writer, b"c"), Gathered::Nothing);
+    assert_eq!((value(&engine, b"a"), value(&engine, b"b")), (None, None));
+    // A command that fails half-way: what it gathered goes, what was there before stays.
+    let before = writer.gathered();
+    put(&mut writer, b"a", b"3");
+    put(&mut writer, b"b", b"3");
+    writer.truncate(before);
+    assert_eq!((seen(&writer, b"a"), seen(&writer, b"b")), (Gathered::Put(b"2".to_vec()), Gathered::Deleted));
+    assert!(writer.commit().expect("committed").is_some());
+    assert_eq!((value(&engine, b"a"), value(&engine, b"b")), (Some(b"2".to_vec()), None));
+    assert!(writer.commit().expect("nothing to do").is_none());
+}
+
+#[test]
+fn a_writer_that_is_dropped_leaves_nothing_behind() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let mut writer = Writer::new(engine.clone());
+    claim(&mut writer, &[b"a"]);
+    put(&mut writer, b"a", b"1");
+    drop(writer);
+    // Neither its stripes nor its place inside the gate.
+    engine.drain();
+    let mut other = Writer::new(engine.clone());
+    assert!(claimed(&mut other, &[b"a"]));
+    assert_eq!(value(&engine, b"a"), None);
+}
+
+/// Four writers add to overlapping pairs of keys, in opposite orders: nobody waits for ever, and no addition is lost.
+#[test]
+fn writers_of_the_same_keys_neither_deadlock_nor_lose_an_addition() {
+    const ROUNDS: u64 = 400;
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), false);
+    let pairs: [[&[u8]; 2]; 4] = [[b"a", b"b"], [b"b", b"a"], [b"b", b"c"], [b"c", b"a"]];
+    let workers: Vec<_> = pairs
+        .into_iter()
+        .map(|keys| {
+            let engine = engine.clone();
+            thread::spawn(move || {
+                let mut writer = Writer::new(engine.clone());
+                for _ in 0..ROUNDS {
+                    for key in keys {
+                        // One after the other: the first is held while the second is tried for.
+                        while !claimed(&mut writer, &[key]) {
+                            let _ = writer.commit().expect("committed");
+                            writer.claim([(Slot::of_key(key), key)].into_iter());
+                        }
+                        let now = match writer.gathered_record(Slot::of_key(key), key) {
+                            Gathered::Put(stored) => {
+                                u64::from_be_bytes(stored.record().expect("a record").value.try_into().expect("eight bytes"))
+                            }
+                            _ => number(&engine, key),
+                        };
+                        put(&mut writer, key, &(now + 1).to_be_bytes());
+                    }
+                    let _ = writer.commit().expect("committed");
+                }
+            })
+        })
+        .collect();
+    workers.into_iter().for_each(|worker| worker.join().expect("it ends"));
+    let total: u64 = [b"a", b"b", b"c"].iter().map(|key| number(&engine, *key)).sum();
+    assert_eq!(total, 2 * 4 * ROUNDS);
+}
+
+/// Reads of several keys in one call are of one moment, and a batch becomes visible as a whole.
+#[test]
+fn a_read_of_several_keys_never_sees_half_a_batch() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let stop = Arc::new(AtomicBool::new(false));
+    let keys: [&[u8]; 3] = [b"x", b"y", b"z"];
+    let worker = {
+        let (engine, stop) = (engine.clone(), stop.clone());
+        thread::spawn(move || {
+            let mut writer = Writer::new(engine);
+            let mut round = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                round += 1;
+                claim(&mut writer, &keys);
+                keys.iter().for_each(|key| put(&mut writer, key, &round.to_be_bytes()));
+                let _ = writer.commit().expect("committed");
+            }
+            round
+        })
+    };
+    for _ in 0..5000 {
+        let found = engine.get_many(keys.iter().map(|key| (Slot::of_key(key), *key)));
+        let values: Vec<Option<Vec<u8>>> = found
+            .into_iter()
+            .map(|one| one.expect("read").map(|stored| stored.record().expect("a record").value.to_vec()))
+            .collect();
+        assert!(values.iter().all(|value| *value == values[0]), "{values:?}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(worker.join().expect("it ends") > 0);
+}
+
+/// A flush of everything is one moment: a batch of several slots is in it or not, whole.
+#[test]
+fn a_flush_of_everything_never_leaves_half_a_batch() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let stop = Arc::new(AtomicBool::new(false));
+    let keys: [&[u8]; 3] = [b"x", b"y", b"z"];
+    let worker = {
+        let (engine, stop) = (engine.clone(), stop.clone());
+        thread::spawn(move || {
+            let mut writer = Writer::new(engine);
+            while !stop.load(Ordering::Relaxed) {
+                claim(&mut writer, &keys);
+                keys.iter().for_each(|key| put(&mut writer, key, b"1"));
+                let _ = writer.commit().expect("committed");
+            }
+        })
+    };
+    for _ in 0..100 {
+        assert!(engine.flush_slots(Slot::all(), || true).expect("flushed"));
+        let held = engine.get_many(keys.iter().map(|key| (Slot::of_key(key), *key)));
+        let held: Vec<bool> = held.into_iter().map(|one| one.expect("read").is_some()).collect();
+        assert!(held == [true; 3] || held == [false; 3], "{held:?}");
+    }
+    assert!(!engine.flush_slots(Slot::all(), || false).expect("asked"), "what may not be flushed was");
+    stop.store(true, Ordering::Relaxed);
+    worker.join().expect("it ends");
+}
+
+fn next(feed: &mut Subscription) -> Option<FeedEvent> {
+    feed.take().expect("it keeps up")
+}
+
+#[test]
+fn the_change_feed_tells_every_change_of_its_slots_in_order_and_no_other() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let (mine, other): (&[u8], &[u8]) = (b"{mine}key", b"{other}key");
+    let slot = Slot::of_key(mine);
+    let mut writer = Writer::new(engine.clone());
+    claim(&mut writer, &[mine]);
+    put(&mut writer, mine, b"before");
+    let _ = writer.commit().expect("committed");
+
+    let slots: SlotRanges = [slot].into_iter().collect();
+    let mut feed = engine.subscribe(&slots, 1 << 20);
+    claim(&mut writer, &[mine, other]);
+    put(&mut writer, mine, b"one");
+    put(&mut writer, other, b"not for this feed");
+    writer.put_subkey(slot, 7, b"field", b"value");
+    let written = writer.commit().expect("committed").expect("something");
+    claim(&mut writer, &[mine]);
+    writer.delete(slot, mine, None);
+    let _ = writer.commit().expect("committed");
+    engine.drop_slots([slot, Slot::of_key(other)], SystemBatch::new()).expect("dropped");
+
+    let Some(FeedEvent::Batch(first)) = next(&mut feed) else { panic!("a batch") };
+    let records: Vec<_> = first.records().collect();
+    assert_eq!(records.len(), 2, "{records:?}");
+    assert_eq!((records[0].slot, records[0].key), (slot, mine));
+    let mut stored = Vec::new();
+    Record::string(b"one", None).encode(&mut stored);
+    assert_eq!(records[0].value, Some(&stored[..]));
+    assert_eq!(records[1].key, [&7u64.to_be_bytes()[..], b"field"].concat());
+    assert_eq!(records[1].value, Some(&b"value"[..]));
+    assert!(first.sequence >= written.sequence);
+    let Some(FeedEvent::Batch(second)) = next(&mut feed) else { panic!("a batch") };
+    assert_eq!(second.records().map(|record| record.value).collect::<Vec<_>>(), [None]);
+    let Some(FeedEvent::Generation(dropped, live)) = next(&mut feed) else { panic!("a generation") };
+    assert_eq!((dropped, live), (slot, engine.live(slot)));
+    assert!(next(&mut feed).is_none() && feed.waiting_bytes() == 0);
+}
+
+/// Snapshot, then changes: together they are everything, whatever is written while the subscription is made.
+#[test]
+fn no_write_falls_between_a_snapshot_and_the_change_feed() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let key: &[u8] = b"counter";
+    for _ in 0..20 {
+        let stop = Arc::new(AtomicBool::new(false));
+        let worker = {
+            let (engine, stop) = (engine.clone(), stop.clone());
+            thread::spawn(move || {
+                let mut writer = Writer::new(engine.clone());
+                while !stop.load(Ordering::Relaxed) {
+                    claim(&mut writer, &[key]);
+                    let next = number(&engine, key) + 1;
+                    put(&mut writer, key, &next.to_be_bytes());
+                    let _ = writer.commit().expect("committed");
+                }
+            })
+        };
+        thread::sleep(Duration::from_millis(2));
+        let slots: SlotRanges = [Slot::of_key(key)].into_iter().collect();
+        let mut feed = engine.subscribe(&slots, 64 << 20);
+        let mut seen = number(&engine, key);
+        thread::sleep(Duration::from_millis(2));
+        stop.store(true, Ordering::Relaxed);
+        worker.join().expect("it ends");
+        while let Some(event) = next(&mut feed) {
+            let FeedEvent::Batch(batch) = event else { panic!("nothing was dropped") };
+            for record in batch.records() {
+                let stored = Record::decode(record.value.expect("a put")).expect("a record");
+                let told = u64::from_be_bytes(stored.value.try_into().expect("eight bytes"));
+                assert!(told <= seen + 1, "{told} was told after {seen}");
+                seen = seen.max(told);
+            }
+        }
+        assert_eq!(seen, number(&engine, key));
+    }
+}
+
+#[test]
+fn a_subscriber_that_does_not_keep_up_is_told_and_holds_nobody_up() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let mut feed = engine.subscribe(&SlotRanges::full(), 1000);
+    let mut writer = Writer::new(engine.clone());
+    for round in 0..100u8 {
+        claim(&mut writer, &[b"k"]);
+        put(&mut writer, b"k", &[round; 100]);
+        let _ = writer.commit().expect("committed");
+    }
+    assert_eq!(feed.take().expect_err("it cannot have kept up"), Overflowed(1000));
+    assert_eq!(value(&engine, b"k"), Some(vec![99; 100]));
+    drop(feed);
+    let mut feed = engine.subscribe(&SlotRanges::full(), 1000);
+    assert!(next(&mut feed).is_none(), "a new subscription begins with nothing");
+}
