@@ -52,7 +52,11 @@ impl Setup {
 pub(crate) fn put(engine: &Arc<Engine>, slot: Slot, key: &[u8], record: Record<'_>) {
     let mut writer = Writer::new(engine.clone());
     writer.enter();
-    assert!(writer.try_claim([(slot, key)].into_iter(), false).expect("taken"));
+    while !writer.try_claim([(slot, key)].into_iter(), false).expect("taken") {
+        let _ = writer.commit().expect("nothing was gathered");
+        writer.claim([(slot, key)].into_iter());
+        writer.enter();
+    }
     writer.put(slot, key, &record, None);
     let _ = writer.commit().expect("written");
 }
