@@ -3,6 +3,7 @@
 mod client;
 mod cluster;
 mod clusterx;
+mod config;
 mod error;
 mod flush;
 mod glob;

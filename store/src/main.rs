@@ -6,7 +6,7 @@ use sluice_store::{
     config::{self, Invocation, Settings},
     server,
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -40,13 +40,17 @@ fn main() -> ExitCode {
 }
 
 fn log(settings: &Settings) {
-    let filter = EnvFilter::new(&settings.loglevel);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(&settings.loglevel));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
     if settings.log_format == "json" {
-        builder.json().init();
+        registry.with(lines.json()).init();
     } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).init();
+        registry.with(lines.with_ansi(std::io::stderr().is_terminal())).init();
     }
+    config::on_log_level(move |level| {
+        let _ = handle.reload(EnvFilter::new(level));
+    });
 }
 
 #[allow(clippy::print_stdout, reason = "what the user asked for")]

@@ -12,7 +12,7 @@ use sluice_topology::admin::{NodeStatus, PersistenceStatus};
 
 use crate::{
     cluster::{Cluster, PeerAccess},
-    config::Settings,
+    config::{Live, Settings},
     engine::{Engine, EngineError, MayWrite, Sweep, SweepPace},
     migration::{MigrationLimits, Migrations},
 };
@@ -34,10 +34,21 @@ pub struct Stats {
     pub parked: AtomicU64,
 }
 
+impl Stats {
+    /// Begins to count anew; what is open stays counted.
+    pub fn reset(&self) {
+        for counter in [&self.connections_total, &self.connections_rejected, &self.commands, &self.errors, &self.parked] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// A running node.
 pub struct Node {
-    /// Its settings.
+    /// Its settings as they were at the start. Those that change while it runs are in `live`.
     pub settings: Settings,
+    /// Its settings as they are now.
+    pub live: Live,
     /// Its storage.
     pub engine: Arc<Engine>,
     /// Its view of the cluster.
@@ -75,6 +86,7 @@ impl Node {
         };
         let migrations = Arc::new(Migrations::open(engine.clone(), cluster.clone(), limits)?);
         Ok(Self {
+            live: Live::new(settings.clone()),
             settings,
             engine,
             cluster,

@@ -29,6 +29,7 @@ fn open(directory: &Path, wal: bool) -> Arc<Engine> {
         wal_bytes_max: 64 << 20,
         background_jobs: 2,
         open_files_max: 100,
+        tuning: sluice_store::engine::Tuning::default(),
         wal_point_in_time: false,
         disk_free_min: 0,
         reserve_bytes: 0,

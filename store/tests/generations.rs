@@ -28,6 +28,7 @@ fn open(directory: &Path, wal: bool) -> Result<Arc<Engine>, EngineError> {
         wal_bytes_max: 64 << 20,
         background_jobs: 2,
         open_files_max: 100,
+        tuning: sluice_store::engine::Tuning::default(),
         wal_point_in_time: false,
         checkpoints_directory: None,
         checkpoints_kept: 1,

@@ -10,5 +10,6 @@ mod expiring;
 mod faults;
 mod flushing;
 mod kill_loop;
+mod settings;
 mod starting;
 mod writer;

@@ -16,7 +16,7 @@ struct Options {
 }
 
 pub(super) fn flushmemtable(node: &Arc<Node>, request: &Request) -> Result<Later, CommandError> {
-    let options = parse(request, node.settings.flush_wait)?;
+    let options = parse(request, node.live.flush_wait())?;
     let node = node.clone();
     Ok(Box::pin(async move {
         let place = node.engine.flush(options.only_if_idle)?;

@@ -65,12 +65,12 @@ fn server(node: &Node) -> String {
 fn clients(node: &Node) -> String {
     lines(&[
         ("connected_clients", node.stats.connections.load(Relaxed).to_string()),
-        ("maxclients", node.settings.maxclients.to_string()),
+        ("maxclients", node.live.maxclients().to_string()),
     ])
 }
 
 fn memory(node: &Node) -> String {
-    let settings = &node.settings;
+    let settings = node.live.current();
     let plan = plan_memory(settings.memory_budget.0, settings.row_cache.0, settings.write_buffer.0);
     let (storage, caches) = (node.engine.storage(), node.engine.cache_use());
     lines(&[

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{CommandError, Context, Later, listing, run::ok_later, scan::offload};
-use crate::{config::specs, engine::SyncPolicy, engine::system_ms, node::Node, protocol::Request};
+use crate::{engine::system_ms, node::Node, protocol::Request};
 
 type Outcome = Result<(), CommandError>;
 
@@ -16,7 +16,7 @@ pub(super) fn flushdb(node: &Arc<Node>, request: &Request) -> Result<Later, Comm
     let node = node.clone();
     Ok(Box::pin(async move {
         let mut changes = node.cluster.changes();
-        let deadline = tokio::time::Instant::now() + std::time::Duration::from_millis(node.settings.park_timeout_ms);
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_millis(node.live.park_timeout_ms());
         loop {
             changes.borrow_and_update();
             let for_worker = node.clone();
@@ -47,46 +47,6 @@ pub(super) fn command(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         Some(_) => return Err(CommandError::subcommand("COMMAND", &request[1])),
     }
     Ok(())
-}
-
-pub(super) fn config(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    match (request[1].to_ascii_lowercase().as_slice(), &request[2..]) {
-        (b"get", patterns) if !patterns.is_empty() => {
-            let patterns: Vec<Vec<u8>> = patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
-            let chosen: Vec<_> = specs()
-                .iter()
-                .filter(|spec| !spec.secret && patterns.iter().any(|pattern| super::glob::matches(pattern, spec.name.as_bytes())))
-                .collect();
-            cx.reply.map(chosen.len());
-            for spec in chosen {
-                cx.reply.bulk(spec.name.as_bytes());
-                // The one setting that changes while the node runs is read where it lives.
-                match spec.name {
-                    "sync" => cx.reply.bulk(cx.node.engine.sync_policy().name().as_bytes()),
-                    _ => cx.reply.bulk((spec.get)(&cx.node.settings).as_bytes()),
-                }
-            }
-            Ok(())
-        }
-        (b"set", [name, value]) if name.eq_ignore_ascii_case(b"sync") => {
-            let policy = [SyncPolicy::Always, SyncPolicy::EverySecond, SyncPolicy::No]
-                .into_iter()
-                .find(|policy| value.eq_ignore_ascii_case(policy.name().as_bytes()))
-                .ok_or_else(|| CommandError::new("ERR CONFIG SET failed - sync has to be always, everysec or no"))?;
-            cx.node.engine.set_sync_policy(policy);
-            cx.reply.ok();
-            Ok(())
-        }
-        (b"set", [name, _]) => {
-            let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-            let known = specs().iter().any(|spec| spec.name == name);
-            let why =
-                if known { "it is read at the start: change the configuration and restart" } else { "there is no such setting" };
-            let name: String = name.chars().take(64).collect();
-            Err(CommandError::new(format!("ERR CONFIG SET failed - {name}: {why}")))
-        }
-        _ => Err(CommandError::subcommand("CONFIG", &request[1])),
-    }
 }
 
 pub(super) fn time(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    CommandError, client, cluster, clusterx, flush, info, keys, persistence,
+    CommandError, client, cluster, clusterx, config, flush, info, keys, persistence,
     run::{Context, Later},
     scan, server, strings,
 };
@@ -184,7 +184,7 @@ commands! {
     "readonly"     1 CONNECTION NO_KEYS "3.0.0" "O(1)" Now(client::readonly) "Allows reads from replicas; there are none.";
     "readwrite"    1 CONNECTION NO_KEYS "3.0.0" "O(1)" Now(client::readonly) "Ends READONLY.";
     "command"     -1 NONE  NO_KEYS "2.8.13" "O(N) of the commands" Now(server::command) "The table of commands: COUNT, INFO, DOCS, GETKEYS, LIST.";
-    "config"      -2 ADMIN NO_KEYS "2.0.0" "O(N) of the settings" Now(server::config) "GET and SET of settings.";
+    "config"      -2 ADMIN NO_KEYS "2.0.0" "O(N) of the settings" Later(config::config) "GET and SET of settings, several at once; RESETSTAT; REWRITE of the file.";
     "info"        -1 NONE  NO_KEYS "1.0.0" "O(1)" Now(info::info) "The server's account of itself.";
     "time"         1 CONNECTION NO_KEYS "2.6.0" "O(1)" Now(server::time) "The server's time.";
     "cluster"     -2 NONE  NO_KEYS "3.0.0" "O(N) of the nodes" Now(cluster::cluster) "SLOTS, SHARDS, NODES, INFO, MYID, KEYSLOT, COUNTKEYSINSLOT, GETKEYSINSLOT.";

@@ -115,7 +115,9 @@ pub fn load(
     }
     let mut settings = Settings::default();
     if let Some(path) = file {
-        read_file(&mut settings, PathBuf::from(path))?;
+        let path = PathBuf::from(path);
+        read_file(&mut settings, path.clone())?;
+        settings.source = Some(path);
     }
     read_environment(&mut settings, environment)?;
     for (name, value) in given {
@@ -264,7 +266,11 @@ mod tests {
             (&["--port"], &[], "--port needs a value"),
             (&["/does/not/exist"], &[], "/does/not/exist cannot be read"),
             (&["--wal", "maybe"], &[], "it has to be yes or no"),
-            (&["--port", "7000", "--admin-port", "7000"], &[], "port and admin-port are the same"),
+            (
+                &["--port", "7000", "--admin-port", "7000"],
+                &[],
+                "`port 7000` and `admin-port 7000` do not go together: give one of them another number",
+            ),
             (&["--memory-budget", "5 elephants"], &[], "a size like 1024"),
             (&[], &[("SLUICE_PROT", "1")], "environment variable SLUICE_PROT: there is no setting `prot`; the nearest is `port`"),
             (&["--loglevel", "loud"], &[], "it has to be error, warn"),

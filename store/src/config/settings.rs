@@ -1,7 +1,12 @@
 //! The table of settings. Names are Redis' where Redis has the thing, Kvrocks' where Kvrocks has it.
 
-use super::value::{Addresses, Bytes, Value, WalRecovery};
-use crate::engine::SyncPolicy;
+use std::path::PathBuf;
+
+use super::{
+    conflicts,
+    value::{Addresses, Bytes, Value, WalRecovery},
+};
+use crate::engine::{Compression, SyncPolicy};
 
 /// One setting: how it is named, read and written.
 pub struct Spec {
@@ -11,6 +16,8 @@ pub struct Spec {
     pub doc: &'static str,
     /// Never shown.
     pub secret: bool,
+    /// May be changed while the node runs.
+    pub live: bool,
     /// Sets it from its text form.
     pub set: fn(&mut Settings, &str) -> Result<(), String>,
     /// Its text form.
@@ -18,16 +25,18 @@ pub struct Spec {
 }
 
 macro_rules! settings {
-    ($( $(#[$secret:ident])? $field:ident : $kind:ty = $default:expr, $name:literal, $doc:literal; )*) => {
+    ($( $(#[$mark:ident])? $field:ident : $kind:ty = $default:expr, $name:literal, $doc:literal; )*) => {
         /// Every setting, typed.
         #[derive(Clone, Debug)]
         pub struct Settings {
             $( #[doc = $doc] pub $field: $kind, )*
+            /// The file they were read from.
+            pub source: Option<PathBuf>,
         }
 
         impl Default for Settings {
             fn default() -> Self {
-                Self { $( $field: $default, )* }
+                Self { $( $field: $default, )* source: None }
             }
         }
 
@@ -36,7 +45,8 @@ macro_rules! settings {
             static SPECS: &[Spec] = &[ $( Spec {
                 name: $name,
                 doc: $doc,
-                secret: settings!(@secret $($secret)?),
+                secret: settings!(@secret $($mark)?),
+                live: settings!(@live $($mark)?),
                 set: |settings, text| <$kind as Value>::parse(text).map(|value| settings.$field = value),
                 get: |settings| Value::render(&settings.$field),
             }, )* ];
@@ -44,7 +54,9 @@ macro_rules! settings {
         }
     };
     (@secret secret) => { true };
-    (@secret) => { false };
+    (@secret $($other:ident)?) => { false };
+    (@live live) => { true };
+    (@live $($other:ident)?) => { false };
 }
 
 fn loopback() -> Addresses {
@@ -60,50 +72,64 @@ settings! {
     #[secret] requirepass: String = String::new(), "requirepass", "Password of clients; empty: none.";
     #[secret] admin_password: String = String::new(), "admin-password", "Password of the admin plane, also used between nodes; empty: the admin plane's commands are for loopback peers only.";
     protected_mode: bool = true, "protected-mode", "Without requirepass, serve loopback clients only.";
-    maxclients: u32 = 10_000, "maxclients", "Most client connections at once.";
-    timeout: u32 = 0, "timeout", "Seconds after which an idle client is disconnected; 0: never.";
+    #[live] maxclients: u32 = 10_000, "maxclients", "Most client connections at once.";
+    #[live] timeout: u32 = 0, "timeout", "Seconds after which an idle client is disconnected; 0: never.";
     tcp_keepalive: u32 = 300, "tcp-keepalive", "Seconds between TCP keep-alive probes; 0: none.";
     tcp_backlog: u32 = 511, "tcp-backlog", "Connections the system holds before they are accepted.";
     io_threads: u32 = 0, "io-threads", "Threads that serve clients; 0: one a processor but one, which is left for flushes and compactions.";
     cluster_enabled: bool = false, "cluster-enabled", "Be a node of a cluster.";
     cluster_peer_timeout_ms: u64 = 3000, "cluster-peer-timeout-ms", "Milliseconds a starting node waits for its peers' word on its slots.";
     wal: bool = true, "wal", "Write-ahead log: yes, or no (then what is not flushed is lost by a crash). Changed at a restart.";
-    sync: SyncPolicy = SyncPolicy::EverySecond, "sync", "When the write-ahead log is made durable: always, everysec or no.";
-    flush_wait: bool = true, "flush-wait", "FLUSHMEMTABLE without ASYNC waits for its round.";
+    #[live] sync: SyncPolicy = SyncPolicy::EverySecond, "sync", "When the write-ahead log is made durable: always, everysec or no.";
+    #[live] flush_wait: bool = true, "flush-wait", "FLUSHMEMTABLE without ASYNC waits for its round.";
     expire_sweep_keys: u64 = 50_000, "expire-sweep-keys-per-second", "Most keys a second that the background looks at to delete what has expired; 0: only compactions and commands do.";
     expire_sweep_bytes: Bytes = Bytes(16 << 20), "expire-sweep-bytes-per-second", "Most bytes of keys and values a second that the background looks at for that.";
-    memory_budget: Bytes = Bytes(0), "memory-budget", "Bytes for caches and memtables together; 0: six tenths of the container's limit, or a quarter of the machine.";
-    row_cache: Bytes = Bytes(0), "rocksdb.row_cache_size", "Bytes of row cache; 0: none.";
+    #[live] memory_budget: Bytes = Bytes(0), "memory-budget", "Bytes for caches and memtables together; 0: six tenths of the container's limit, or a quarter of the machine.";
+    #[live] row_cache: Bytes = Bytes(0), "rocksdb.row_cache_size", "Bytes of row cache; 0: none.";
     write_buffer: Bytes = Bytes(64 << 20), "rocksdb.write_buffer_size", "Bytes of one memtable.";
     max_total_wal_size: Bytes = Bytes(512 << 20), "rocksdb.max_total_wal_size", "Bytes of write-ahead log after which the oldest memtables are flushed.";
     wal_recovery: WalRecovery = WalRecovery::TolerateCorruptedTail, "rocksdb.wal_recovery_mode", "A start with a damaged write-ahead log: tolerate_corrupted_tail refuses damage that is not a torn end; point_in_time keeps what is before the damage and loses what is behind it.";
+    compression: Compression = Compression::Lz4, "rocksdb.compression", "Compression of tables: no, lz4 (zstd in the last level) or zstd.";
+    block_size: Bytes = Bytes(16 << 10), "rocksdb.block_size", "Bytes of a block of a table, before compression.";
+    target_file_size_base: Bytes = Bytes(64 << 20), "rocksdb.target_file_size_base", "Bytes of a table of the first level below level 0.";
+    max_bytes_for_level_base: Bytes = Bytes(256 << 20), "rocksdb.max_bytes_for_level_base", "Bytes of the first level below level 0.";
+    max_write_buffer_number: i32 = 4, "rocksdb.max_write_buffer_number", "Most memtables of a column family, those being flushed included.";
+    l0_compaction_trigger: i32 = 4, "rocksdb.level0_file_num_compaction_trigger", "Tables in level 0 that begin a compaction.";
+    l0_slowdown_trigger: i32 = 20, "rocksdb.level0_slowdown_writes_trigger", "Tables in level 0 from which writes are slowed down.";
+    l0_stop_trigger: i32 = 36, "rocksdb.level0_stop_writes_trigger", "Tables in level 0 at which writes are held back.";
+    max_io: Bytes = Bytes(0), "rocksdb.max_io_bytes_per_sec", "Bytes a second that flushes and compactions may write; 0: as many as the disk takes.";
+    range_conversion: u32 = 0, "rocksdb.min_tombstones_for_range_conversion", "Deletions in a row that reads turn into a range tombstone; 0: none are. Not with a row cache.";
+    atomic_flush: bool = true, "rocksdb.atomic_flush", "Flush all column families at once. Always yes: without, half a key could come back.";
+    enable_pipelined_write: bool = false, "rocksdb.enable_pipelined_write", "Always no: not with an atomic flush.";
+    unordered_write: bool = false, "rocksdb.unordered_write", "Always no: it breaks snapshots.";
+    manual_wal_flush: bool = false, "rocksdb.manual_wal_flush", "Always no with wal yes: a kill would lose acknowledged writes.";
     max_open_files: i32 = 4096, "rocksdb.max_open_files", "Most files RocksDB keeps open; -1: all.";
     max_background_jobs: i32 = 4, "rocksdb.max_background_jobs", "Threads for flushes and compactions.";
-    disk_free_min: Bytes = Bytes(256 << 20), "disk-free-min", "Bytes of free disk, beside what the memtables still have to write, below which writes are refused (MISCONF); deletions and reads go on. 0: never.";
+    #[live] disk_free_min: Bytes = Bytes(256 << 20), "disk-free-min", "Bytes of free disk, beside what the memtables still have to write, below which writes are refused (MISCONF); deletions and reads go on. 0: never.";
     reserve_file_size: Bytes = Bytes(128 << 20), "reserve-file-size", "Bytes of a file in the data directory that is removed when the disk is nearly full, so that flushes and drops have room. 0: none.";
     checkpoint_dir: String = String::new(), "checkpoint-dir", "Where BGSAVE makes checkpoints; empty: `checkpoints` in the data directory. On another file system the files are copied.";
-    checkpoints_kept: u32 = 2, "checkpoints-kept", "How many checkpoints are kept; older ones are removed.";
+    #[live] checkpoints_kept: u32 = 2, "checkpoints-kept", "How many checkpoints are kept; older ones are removed.";
     key_size_max: Bytes = Bytes(64 << 10), "key-size-max", "Longest key, in bytes.";
     proto_max_bulk_len: Bytes = Bytes(512 << 20), "proto-max-bulk-len", "Longest argument of a request, in bytes.";
     request_args_max: u32 = 1 << 20, "request-args-max", "Most arguments of a request.";
     client_query_buffer_limit: Bytes = Bytes(1 << 30), "client-query-buffer-limit", "Longest request in all, in bytes.";
     client_output_buffer_limit: Bytes = Bytes(256 << 20), "client-output-buffer-limit", "Longest reply, in bytes. A client that does not take its replies within a minute is disconnected.";
-    park_timeout_ms: u64 = 15_000, "park-timeout-ms", "Milliseconds a command waits for a slot that is being switched, before TRYAGAIN.";
+    #[live] park_timeout_ms: u64 = 15_000, "park-timeout-ms", "Milliseconds a command waits for a slot that is being switched, before TRYAGAIN.";
     migrate_unit_slots: u32 = 64, "migrate-unit-slots", "Most slots switched together.";
     migrate_batch_size: Bytes = Bytes(1 << 20), "migrate-batch-size", "Bytes of one batch of a migration.";
     migrate_timeout_ms: u64 = 10_000, "migrate-timeout-ms", "Milliseconds for one answer of a migration's peer.";
     migrate_switch_timeout_ms: u64 = 8000, "migrate-switch-timeout-ms", "Milliseconds writes of a unit may wait before its switch is undone and tried again.";
     migrate_attempts_max: u32 = 30, "migrate-attempts-max", "Attempts of a unit before its job fails.";
     migrate_backoff_ms_max: u64 = 5000, "migrate-backoff-ms-max", "Longest pause between attempts, in milliseconds.";
-    loglevel: String = "info".into(), "loglevel", "error, warn, info, debug or trace.";
+    #[live] loglevel: String = "info".into(), "loglevel", "error, warn, info, debug or trace.";
     log_format: String = "text".into(), "log-format", "text, or json.";
 }
 
 impl Settings {
     /// Contradictions between settings, by name and with the way out.
     pub(super) fn check(&self) -> Result<(), String> {
-        if self.admin_port == self.port && self.port != 0 {
-            return Err("port and admin-port are the same: give one of them another number".into());
+        if let Some(clash) = conflicts::find(self) {
+            return Err(clash);
         }
         if !["error", "warn", "info", "debug", "trace"].contains(&self.loglevel.as_str()) {
             return Err(format!("loglevel is `{}`: it has to be error, warn, info, debug or trace", self.loglevel));
@@ -123,12 +149,23 @@ impl Settings {
             ("migrate-timeout-ms", self.migrate_timeout_ms),
             ("migrate-switch-timeout-ms", self.migrate_switch_timeout_ms),
             ("park-timeout-ms", self.park_timeout_ms),
+            ("checkpoints-kept", u64::from(self.checkpoints_kept)),
+            ("rocksdb.write_buffer_size", self.write_buffer.0),
+            ("rocksdb.target_file_size_base", self.target_file_size_base.0),
+            ("rocksdb.max_bytes_for_level_base", self.max_bytes_for_level_base.0),
+            ("rocksdb.level0_file_num_compaction_trigger", self.l0_compaction_trigger.max(0) as u64),
         ];
         if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name} is 0: it has to be at least 1"));
         }
         if self.key_size_max.0 > 1 << 20 {
             return Err("key-size-max is over 1mb: keys are held in every index, keep them below".into());
+        }
+        if !(1024..=16 << 20).contains(&self.block_size.0) {
+            return Err(format!("rocksdb.block_size is {}: it has to be 1kb to 16mb", self.block_size.0));
+        }
+        if self.max_write_buffer_number < 2 {
+            return Err("rocksdb.max_write_buffer_number is below 2: writes would wait for every flush".into());
         }
         if self.max_background_jobs < 2 {
             return Err("rocksdb.max_background_jobs is below 2: flushes and compactions need one each".into());

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::engine::SyncPolicy;
+use crate::engine::{Compression, SyncPolicy};
 
 /// A value that a setting can have.
 pub(super) trait Value: Sized {
@@ -134,6 +134,25 @@ impl Value for WalRecovery {
         match self {
             Self::TolerateCorruptedTail => "tolerate_corrupted_tail".into(),
             Self::PointInTime => "point_in_time".into(),
+        }
+    }
+}
+
+impl Value for Compression {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "no" => Ok(Self::None),
+            "lz4" => Ok(Self::Lz4),
+            "zstd" => Ok(Self::Zstd),
+            _ => Err("it has to be no, lz4 or zstd".into()),
+        }
+    }
+
+    fn render(&self) -> String {
+        match self {
+            Self::None => "no".into(),
+            Self::Lz4 => "lz4".into(),
+            Self::Zstd => "zstd".into(),
         }
     }
 }

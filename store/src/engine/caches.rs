@@ -38,6 +38,11 @@ impl Sized {
     fn new(capacity: usize) -> Self {
         Self { cache: Cache::new_lru_cache(capacity), capacity }
     }
+
+    fn resize(&mut self, capacity: usize) {
+        self.capacity = capacity;
+        self.cache.set_capacity(capacity);
+    }
 }
 
 /// The caches of one engine.
@@ -67,6 +72,15 @@ impl Caches {
     /// The block cache.
     pub(crate) fn block(&self) -> Cache {
         lock(&self.block).cache.clone()
+    }
+
+    /// Changes the capacities, as far as there are caches of them.
+    pub(crate) fn resize(&self, block: usize, row: usize, memtables: usize) {
+        lock(&self.block).resize(block);
+        if let Some(cache) = &self.row {
+            lock(cache).resize(row);
+        }
+        self.memtables.set_buffer_size(memtables);
     }
 
     /// Gives up everything that nobody is reading right now.

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -53,7 +53,7 @@ pub enum SaveError {
 /// The checkpoints of one engine.
 pub(crate) struct Checkpoints {
     folder: PathBuf,
-    keep: usize,
+    keep: AtomicUsize,
     running: AtomicBool,
     making: Mutex<()>,
     known: Mutex<Saves>,
@@ -73,11 +73,22 @@ impl Checkpoints {
         }
         let last_name = names.into_iter().max_by_key(|name| made_at(name)).unwrap_or_default();
         let known = Saves { last_ms: made_at(&last_name).unwrap_or(0), last_name, ..Saves::default() };
-        Self { folder, keep, running: AtomicBool::new(false), making: Mutex::new(()), known: Mutex::new(known) }
+        Self {
+            folder,
+            keep: AtomicUsize::new(keep),
+            running: AtomicBool::new(false),
+            making: Mutex::new(()),
+            known: Mutex::new(known),
+        }
     }
 
     pub(crate) fn saves(&self) -> Saves {
         Saves { running: self.running.load(Ordering::SeqCst), ..self.known().clone() }
+    }
+
+    /// Changes how many are kept, from the next one on.
+    pub(crate) fn set_keep(&self, keep: usize) {
+        self.keep.store(keep, Ordering::Relaxed);
     }
 
     /// Waits until none is being made. New ones are refused already.
@@ -93,7 +104,7 @@ impl Checkpoints {
     fn prune(&self) -> io::Result<()> {
         let mut names: Vec<String> = directory::names(&self.folder)?.into_iter().filter(|name| made_at(name).is_some()).collect();
         names.sort_by_key(|name| std::cmp::Reverse(made_at(name)));
-        for name in names.into_iter().skip(self.keep.max(1)) {
+        for name in names.into_iter().skip(self.keep.load(Ordering::Relaxed).max(1)) {
             let removing = self.folder.join(format!("{REMOVING}{name}"));
             fs::rename(self.folder.join(name), &removing)?;
             fs::remove_dir_all(removing)?;

@@ -12,7 +12,7 @@ use rocksdb::{DBRecoveryMode, LogLevel, Options, ReadOptions};
 use sluice_topology::{InstanceId, NodeId, Slot};
 
 use super::{
-    CacheUse, EngineError, Fault, FlushError, FlushWait, Generation, Inside, Space, SyncPolicy,
+    CacheUse, EngineError, Fault, FlushError, FlushWait, Generation, Inside, Space, SyncPolicy, Tuning,
     caches::Caches,
     checkpoint::Checkpoints,
     clock::{self, Clock},
@@ -60,6 +60,8 @@ pub struct EngineOptions {
     pub background_jobs: i32,
     /// Most files kept open.
     pub open_files_max: i32,
+    /// RocksDB's own knobs.
+    pub tuning: Tuning,
     /// Start from a damaged log with what is before the damage, instead of refusing.
     pub wal_point_in_time: bool,
     /// Where checkpoints are made; `None`: in the data directory.
@@ -131,6 +133,9 @@ impl Engine {
         db_options.create_if_missing(prepared.empty);
         let database = Database::open(&prepared.database, &db_options, &options, &caches.block(), &removable)
             .map_err(|error| directory::explain(&options.directory, &prepared.database, error))?;
+        if let Some((name, value)) = options.tuning.live() {
+            database.set_everywhere(name, &value)?;
+        }
         let database = Arc::new(database);
         let (identity, rows, created) = identity::load_or_create(&database)?;
         let marker = flush::recovered(&database, identity.instance)?;
@@ -142,9 +147,9 @@ impl Engine {
         let readers = Readers::default();
         let table = Arc::new(SlotTable::new(rows));
         removable.loaded(table.clone());
-        let health = Arc::new(Health::new());
+        let health = Arc::new(Health::new(options.disk_free_min));
         let directory = options.directory.clone();
-        let watcher = Watcher::start(health.clone(), database.clone(), directory, options.disk_free_min, reserve.clone())?;
+        let watcher = Watcher::start(health.clone(), database.clone(), directory, reserve.clone())?;
         Ok(Self {
             watcher,
             health,
@@ -363,6 +368,21 @@ impl Engine {
         self.caches.usage()
     }
 
+    /// Changes the capacities of the caches, and what the memtables may hold. Without a row cache from the start there is none.
+    pub fn resize_caches(&self, block_bytes: usize, row_bytes: usize, memtables_bytes: usize) {
+        self.caches.resize(block_bytes, row_bytes, memtables_bytes);
+    }
+
+    /// Changes the free space below which users' writes are refused.
+    pub fn set_disk_free_min(&self, bytes: u64) {
+        self.health.set_free_min(bytes);
+    }
+
+    /// Changes how many checkpoints are kept.
+    pub fn set_checkpoints_kept(&self, kept: usize) {
+        self.checkpoints.set_keep(kept);
+    }
+
     /// Empties the caches of what nobody is reading right now.
     pub fn empty_caches(&self) {
         self.caches.empty();
@@ -485,6 +505,7 @@ fn db_options(options: &EngineOptions) -> Options {
     db.set_atomic_flush(true);
     db.set_max_background_jobs(options.background_jobs);
     db.set_max_open_files(options.open_files_max);
+    options.tuning.of_database(&mut db);
     db.set_bytes_per_sync(1 << 20);
     db.set_wal_bytes_per_sync(1 << 20);
     db.set_max_total_wal_size(options.wal_bytes_max);

@@ -1,6 +1,6 @@
 //! The column families and their RocksDB options.
 
-use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options};
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, Options};
 
 use std::sync::Arc;
 
@@ -65,15 +65,13 @@ fn family_options(family: Family, options: &EngineOptions, cache: &Cache) -> Opt
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    blocks.set_block_size(16 << 10);
+    options.tuning.of_blocks(&mut blocks);
     blocks.set_format_version(6);
     blocks.set_bloom_filter(10.0, false);
     let mut family_options = Options::default();
     family_options.set_block_based_table_factory(&blocks);
-    family_options.set_compression_type(DBCompressionType::Lz4);
-    family_options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    options.tuning.of_family(&mut family_options);
     family_options.set_level_compaction_dynamic_level_bytes(true);
-    family_options.set_max_write_buffer_number(4);
     if !matches!(family, Family::Meta | Family::System) {
         // Files full of deletions, as collections that are gone leave them, are compacted though no level is full.
         family_options.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_DENSE, 0.5);

@@ -123,17 +123,20 @@ pub(crate) struct Health {
     refusals: AtomicU64,
     /// Whether there is little more room than is wanted.
     near: AtomicBool,
+    /// Free space below which users' writes are refused; 0: never.
+    free_min: AtomicU64,
     restart: watch::Sender<Option<String>>,
 }
 
 impl Health {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(free_min: u64) -> Self {
         Self {
             refused: AtomicU8::new(0),
             fault: Mutex::default(),
             space: Mutex::default(),
             refusals: AtomicU64::new(0),
             near: AtomicBool::new(false),
+            free_min: AtomicU64::new(free_min),
             restart: watch::Sender::new(None),
         }
     }
@@ -160,6 +163,11 @@ impl Health {
     /// From now on no more writes.
     pub(crate) fn close(&self) {
         self.refused.fetch_or(CLOSING, Ordering::SeqCst);
+    }
+
+    /// Changes the low-water mark of the disk.
+    pub(crate) fn set_free_min(&self, bytes: u64) {
+        self.free_min.store(bytes, Ordering::Relaxed);
     }
 
     /// Why writes are refused right now, if they are.
@@ -208,7 +216,6 @@ struct Watch {
     health: Arc<Health>,
     database: Arc<Database>,
     directory: PathBuf,
-    free_min: u64,
     reserve: Arc<Reserve>,
     stop: Arc<(Mutex<bool>, std::sync::Condvar)>,
 }
@@ -225,11 +232,10 @@ impl Watcher {
         health: Arc<Health>,
         database: Arc<Database>,
         directory: PathBuf,
-        free_min: u64,
         reserve: Arc<Reserve>,
     ) -> Result<Self, EngineError> {
         let stop = Arc::new((Mutex::new(false), std::sync::Condvar::new()));
-        let watch = Watch { health, database, directory, free_min, reserve, stop: stop.clone() };
+        let watch = Watch { health, database, directory, reserve, stop: stop.clone() };
         let mut seen = 0;
         watch.look(&mut seen);
         let worker = Worker::spawn("health", move || watch.run(seen))?;
@@ -285,10 +291,11 @@ impl Watch {
             Err(error) => return self.stopped(Fault::Device(format!("{}: {error}", self.directory.display()))),
         };
         *self.health.space.lock().unwrap_or_else(PoisonError::into_inner) = space;
-        if space.free < (self.free_min / RELEASE_PART).max(RELEASE_MIN) {
+        let free_min = self.health.free_min.load(Ordering::Relaxed);
+        if space.free < (free_min / RELEASE_PART).max(RELEASE_MIN) {
             self.reserve.release();
         }
-        let room = Room::of(space, self.reserve.missing(), self.database.memtable_bytes(), self.free_min);
+        let room = Room::of(space, self.reserve.missing(), self.database.memtable_bytes(), free_min);
         self.health.near.store(room.free / 3 < room.needed, Ordering::Relaxed);
         let low = room.is_low(matches!(was, Some(Fault::LowSpace { .. })));
         self.health.set(low.then_some(Fault::LowSpace { free: room.free, needed: room.needed }));
@@ -362,7 +369,7 @@ mod tests {
 
     #[test]
     fn deletions_are_taken_on_a_nearly_full_disk_and_nothing_once_closed() {
-        let health = Health::new();
+        let health = Health::new(0);
         assert!(health.admit(false).is_ok());
         health.set(Some(Fault::LowSpace { free: 1, needed: 2 }));
         assert!(matches!(health.admit(false), Err(EngineError::Refused(Fault::LowSpace { .. }))));

@@ -75,6 +75,11 @@ impl Database {
         self.db.write_opt(batch, options).map_err(EngineError::WriteFailed)
     }
 
+    /// Sets a mutable option of every users' family.
+    pub(crate) fn set_everywhere(&self, name: &str, value: &str) -> Result<(), EngineError> {
+        Family::USER.into_iter().try_for_each(|family| Ok(self.db.set_options_cf(self.family(family), &[(name, value)])?))
+    }
+
     /// Why RocksDB takes no writes, when a background error has stopped it. Asked by a write of nothing, which goes nowhere.
     pub(crate) fn stopped(&self) -> Option<String> {
         let mut nowhere = WriteOptions::default();

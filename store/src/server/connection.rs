@@ -135,7 +135,7 @@ impl Connection {
 
     async fn read(&mut self) -> Result<(), End> {
         self.reader.buffer.reserve(self.reader.needed().clamp(READ_MIN, READ_MAX));
-        let idle = u64::from(self.node.settings.timeout);
+        let idle = u64::from(self.node.live.timeout());
         let read = self.stream.read_buf(&mut self.reader.buffer);
         let count = match (idle, self.session.plane) {
             (0, _) | (_, Plane::Admin) => read.await?,
@@ -285,7 +285,7 @@ impl Connection {
     /// The request's slot is being switched: it waits its bounded time, and is executed again at every change.
     async fn wait_and_execute(&mut self, request: Request) -> Result<(Stopped, Arc<TurnEnd>), End> {
         self.node.stats.parked.fetch_add(1, Ordering::Relaxed);
-        let limit = Duration::from_millis(self.node.settings.park_timeout_ms);
+        let limit = Duration::from_millis(self.node.live.park_timeout_ms());
         let deadline = tokio::time::Instant::now() + limit;
         let mut changes = self.node.cluster.changes();
         let mut waiting = request;

@@ -106,7 +106,7 @@ async fn welcome(stream: std::net::TcpStream, loopback: bool, node: &Arc<Node>, 
     let open = node.stats.connections.fetch_add(1, Ordering::SeqCst) + 1;
     let _counted = Counted(node);
     node.stats.connections_total.fetch_add(1, Ordering::Relaxed);
-    if open > u64::from(node.settings.maxclients) {
+    if open > u64::from(node.live.maxclients()) {
         node.stats.connections_rejected.fetch_add(1, Ordering::Relaxed);
         return stream.write_all(b"-ERR max number of clients reached\r\n").await;
     }

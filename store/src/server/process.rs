@@ -14,7 +14,7 @@ use tokio::{
 use super::{admin, data::DataThreads, listen};
 use crate::{
     config::{Settings, WalRecovery, plan_memory},
-    engine::{Engine, EngineOptions},
+    engine::{Engine, EngineOptions, Tuning},
     node::Node,
 };
 
@@ -126,11 +126,27 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         wal_bytes_max: settings.max_total_wal_size.0,
         background_jobs: settings.max_background_jobs,
         open_files_max: settings.max_open_files,
+        tuning: tuning(settings),
         wal_point_in_time: settings.wal_recovery == WalRecovery::PointInTime,
         checkpoints_directory: (!settings.checkpoint_dir.is_empty()).then(|| settings.checkpoint_dir.clone().into()),
         checkpoints_kept: settings.checkpoints_kept as usize,
         disk_free_min: settings.disk_free_min.0,
         reserve_bytes: settings.reserve_file_size.0,
+    }
+}
+
+fn tuning(settings: &Settings) -> Tuning {
+    Tuning {
+        compression: settings.compression,
+        block_bytes: settings.block_size.0 as usize,
+        table_bytes: settings.target_file_size_base.0,
+        level_base_bytes: settings.max_bytes_for_level_base.0,
+        l0_compaction_trigger: settings.l0_compaction_trigger,
+        l0_slowdown_trigger: settings.l0_slowdown_trigger,
+        l0_stop_trigger: settings.l0_stop_trigger,
+        memtables_max: settings.max_write_buffer_number,
+        io_bytes_per_second: settings.max_io.0,
+        range_conversion_tombstones: settings.range_conversion,
     }
 }
 

@@ -40,6 +40,7 @@ impl Setup {
             wal_bytes_max: 512 << 20,
             background_jobs: 2,
             open_files_max: 200,
+            tuning: sluice_store::engine::Tuning::default(),
             wal_point_in_time: false,
             checkpoints_directory: None,
             checkpoints_kept: 1,

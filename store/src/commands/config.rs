@@ -1,0 +1,78 @@
+//! CONFIG: GET, SET, RESETSTAT, REWRITE.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{CommandError, Later, LaterReply, glob, run::ok_later, scan::offload};
+use crate::{
+    config::{SetError, Settings, plan_memory, specs},
+    node::Node,
+    protocol::Request,
+};
+
+impl From<SetError> for CommandError {
+    fn from(error: SetError) -> Self {
+        Self::new(format!("ERR {error}"))
+    }
+}
+
+pub(super) fn config(node: &Arc<Node>, request: &Request) -> Result<Later, CommandError> {
+    let words: Vec<Bytes> = request[2..].to_vec();
+    let node = node.clone();
+    match (request[1].to_ascii_lowercase().as_slice(), words.as_slice()) {
+        (b"get", [_, ..]) => Ok(Box::pin(async move { Ok(get(&node, &words)) })),
+        (b"set", [_, _, ..]) => {
+            let pairs = pairs(&words)?;
+            // Files may be written and caches emptied: not by a thread that serves connections.
+            Ok(Box::pin(async move {
+                offload(move || Ok(node.live.set(&pairs, |next| apply(&node, next))?)).await?;
+                Ok(ok_later())
+            }))
+        }
+        (b"resetstat", []) => {
+            node.stats.reset();
+            Ok(Box::pin(async move { Ok(ok_later()) }))
+        }
+        (b"rewrite", []) => Ok(Box::pin(async move {
+            offload(move || node.live.rewrite().map_err(|why| CommandError::new(format!("ERR {why}")))).await?;
+            Ok(ok_later())
+        })),
+        _ => Err(CommandError::subcommand("CONFIG", &request[1])),
+    }
+}
+
+fn get(node: &Node, patterns: &[Bytes]) -> LaterReply {
+    let patterns: Vec<Vec<u8>> = patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
+    let current = node.live.current();
+    let chosen: Vec<(&'static str, String)> = specs()
+        .iter()
+        .filter(|spec| !spec.secret && patterns.iter().any(|pattern| glob::matches(pattern, spec.name.as_bytes())))
+        .map(|spec| (spec.name, (spec.get)(&current)))
+        .collect();
+    Box::new(move |reply| {
+        reply.map(chosen.len());
+        for (name, value) in &chosen {
+            reply.bulk(name.as_bytes());
+            reply.bulk(value.as_bytes());
+        }
+    })
+}
+
+fn pairs(words: &[Bytes]) -> Result<Vec<(String, String)>, CommandError> {
+    if !words.len().is_multiple_of(2) {
+        return Err(SetError::Pairs.into());
+    }
+    let text = |word: &Bytes| String::from_utf8_lossy(word).into_owned();
+    Ok(words.chunks_exact(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect())
+}
+
+/// Puts into force what is not read from the settings each time.
+fn apply(node: &Node, next: &Settings) -> Result<(), String> {
+    let plan = plan_memory(next.memory_budget.0, next.row_cache.0, next.write_buffer.0);
+    node.engine.set_sync_policy(next.sync);
+    node.engine.resize_caches(plan.block_cache as usize, next.row_cache.0 as usize, plan.memtables as usize);
+    node.engine.set_disk_free_min(next.disk_free_min.0);
+    node.engine.set_checkpoints_kept(next.checkpoints_kept as usize);
+    Ok(())
+}
