@@ -330,7 +330,9 @@ impl Engine {
         let mut clean = SystemBatch::new();
         let at_ms = self.now_ms();
         clean.put(SystemKind::Clean, b"", [receipt.round.to_be_bytes(), at_ms.to_be_bytes()].concat());
-        clean.put(SystemKind::Expiries, b"", self.expiries.encode());
+        if self.expiries.any_known() {
+            clean.put(SystemKind::Expiries, b"", self.expiries.encode());
+        }
         system::write(&self.database, clean)?;
         self.rounds.stop();
         self.syncer.stop();

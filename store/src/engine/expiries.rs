@@ -50,6 +50,11 @@ impl Expiries {
         self.earliest_ms.iter().any(|earliest| !matches!(earliest.load(Ordering::Relaxed), 0 | NEVER))
     }
 
+    /// Whether anything is known of any slot.
+    pub(crate) fn any_known(&self) -> bool {
+        self.earliest_ms.iter().any(|earliest| earliest.load(Ordering::SeqCst) > 0)
+    }
+
     /// Forgets the slot's time: whoever calls this drains the gate, looks at the slot, and notes what is there.
     pub(crate) fn forget(&self, slot: Slot) {
         self.earliest_ms[slot.index()].store(NEVER, Ordering::SeqCst);

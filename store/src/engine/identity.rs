@@ -94,3 +94,23 @@ fn create(database: &Database) -> Result<(Identity, Vec<SlotRow>), EngineError> 
     system::write(database, batch)?;
     Ok((identity, rows))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn identities_round_trip_and_notice_damage(
+            node in any::<[u8; 20]>(), instance in any::<[u8; 16]>(), position in 0usize..41, bit in 0u8..8
+        ) {
+            let identity = Identity { node: NodeId::from_bytes(node), instance: InstanceId::from_bytes(instance) };
+            let mut bytes = identity.encode();
+            prop_assert_eq!(Identity::decode(&bytes).unwrap(), identity);
+            bytes[position] ^= 1 << bit;
+            prop_assert!(Identity::decode(&bytes).is_err());
+        }
+    }
+}

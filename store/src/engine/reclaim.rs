@@ -85,10 +85,7 @@ impl Reclaimer {
         let stamp = readers.stamp();
         let mut left = VecDeque::new();
         for (key, _) in system::read_all(&database, SystemKind::Dead)? {
-            let damaged = || EngineError::Damaged("the record of a dead generation has a key of the wrong length".into());
-            let [_, s0, s1, g0, g1, g2, g3] = *key.first_chunk::<7>().ok_or_else(damaged)?;
-            let slot = Slot::new(u16::from_be_bytes([s0, s1])).ok_or_else(damaged)?;
-            let generation = Generation(u32::from_be_bytes([g0, g1, g2, g3]));
+            let (slot, generation) = system::split_dead_key(&key)?;
             if table.in_use(slot, generation) {
                 let number = generation.0;
                 return Err(EngineError::Damaged(format!("generation {number} of slot {slot} is said to be dead and is in use")));

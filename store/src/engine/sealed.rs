@@ -94,7 +94,28 @@ impl<'a> Opened<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn fields_come_back_in_order(a in any::<u8>(), b in any::<u16>(), c in any::<u32>(), d in any::<u64>(), tail in any::<[u8; 9]>()) {
+            let record = Seal::new().u64(d).u8(a).bytes(&tail).u32(c).u16(b).finish();
+            prop_assert_eq!(record.len(), 1 + 8 + 1 + 9 + 4 + 2 + 4);
+            let mut opened = Opened::open("record", &record).unwrap();
+            prop_assert_eq!((opened.u64().unwrap(), opened.u8().unwrap(), opened.array::<9>().unwrap()), (d, a, tail));
+            prop_assert_eq!((opened.u32().unwrap(), opened.u16().unwrap()), (c, b));
+            prop_assert!(opened.u8().is_err(), "there is none left");
+        }
+
+        #[test]
+        fn any_bytes_are_a_record_or_damage(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(opened) = Opened::open("record", &bytes) {
+                prop_assert_eq!(Seal::new().bytes(opened.rest()).finish(), bytes);
+            }
+        }
+    }
 
     #[test]
     fn any_changed_or_missing_byte_is_noticed() {

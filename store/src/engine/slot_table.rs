@@ -151,7 +151,37 @@ impl SlotTable {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn rows_round_trip_and_notice_damage(
+            highest in 1u32.., live in 1u32.., staged in proptest::collection::btree_set(1u32.., 0..STAGED_MAX),
+            position in 0usize..14, bit in 0u8..8
+        ) {
+            let live = Generation(live.min(highest));
+            let staged: Vec<Generation> = staged.into_iter().map(|one| Generation(one.min(highest))).filter(|one| *one != live).collect();
+            let row = SlotRow { live, highest: Generation(highest), staged };
+            let bytes = row.encode();
+            prop_assert_eq!(SlotRow::decode(slot(), &bytes).unwrap(), row);
+            prop_assert!(SlotRow::decode(slot(), &bytes[..bytes.len() - 1]).is_err());
+            let mut spoiled = bytes;
+            spoiled[position] ^= 1 << bit;
+            prop_assert!(SlotRow::decode(slot(), &spoiled).is_err());
+        }
+    }
+
+    #[test]
+    fn a_row_that_contradicts_itself_is_damage() {
+        let rows = [(0, 5, vec![]), (6, 5, vec![]), (2, 5, vec![2]), (2, 5, vec![6]), (2, 5, vec![0])];
+        for (live, highest, staged) in rows {
+            let staged = staged.into_iter().map(Generation).collect();
+            let row = SlotRow { live: Generation(live), highest: Generation(highest), staged };
+            assert!(SlotRow::decode(slot(), &row.encode()).is_err(), "{row:?}");
+        }
+    }
 
     fn slot() -> Slot {
         Slot::new(7).unwrap()

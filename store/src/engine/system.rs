@@ -97,6 +97,18 @@ pub(super) fn dead_key(slot: Slot, generation: Generation) -> Vec<u8> {
     key
 }
 
+/// The generation that such a key names.
+pub(super) fn split_dead_key(key: &[u8]) -> Result<(Slot, Generation), EngineError> {
+    let named = match key {
+        [0, s0, s1, g0, g1, g2, g3] => {
+            let generation = Generation(u32::from_be_bytes([*g0, *g1, *g2, *g3]));
+            Slot::new(u16::from_be_bytes([*s0, *s1])).map(|slot| (slot, generation))
+        }
+        _ => None,
+    };
+    named.ok_or_else(|| EngineError::Damaged("the record of a dead generation has a key that names none".into()))
+}
+
 /// Options of every system write.
 pub(super) fn durable() -> WriteOptions {
     let mut options = WriteOptions::default();
@@ -146,5 +158,31 @@ impl Engine {
     /// Writes system records; durable on return.
     pub fn write_system(&self, records: SystemBatch) -> Result<(), EngineError> {
         write(self.database(), records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn keys_of_dead_generations_round_trip(slot in 0u16..16384, generation in any::<u32>()) {
+            let (slot, generation) = (Slot::new(slot).unwrap(), Generation(generation));
+            let key = dead_key(slot, generation);
+            prop_assert_eq!(split_dead_key(&key).unwrap(), (slot, generation));
+            prop_assert!(key.starts_with(&slot_row_key(slot)));
+            prop_assert!(split_dead_key(&key[..6]).is_err());
+            prop_assert!(split_dead_key(&[&key[..], b"x"].concat()).is_err());
+        }
+
+        #[test]
+        fn any_key_names_a_dead_generation_or_is_damage(key in proptest::collection::vec(any::<u8>(), 0..9)) {
+            if let Ok((slot, generation)) = split_dead_key(&key) {
+                prop_assert_eq!(dead_key(slot, generation), key);
+            }
+        }
     }
 }

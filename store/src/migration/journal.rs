@@ -244,23 +244,40 @@ fn decode_target(bytes: &[u8]) -> Result<TargetUnit, EngineError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn records_round_trip() {
-        let slot = |n| Slot::new(n).unwrap();
-        let source = SourceUnit {
-            target: NodeId::from_bytes([3; 20]),
-            job: JobId(7),
-            slots: BTreeMap::from([(slot(0), SlotEpoch(4)), (slot(9), SlotEpoch(u64::MAX))]),
-            committed: true,
-        };
-        assert_eq!(decode_source(&encode_source(&source)).unwrap(), source);
-        let target = TargetUnit {
-            step: ImportStep::Prepared,
-            job: JobId(8),
-            slots: BTreeMap::from([(slot(1), (Generation(4), SlotEpoch(2))), (slot(16383), (Generation(9), SlotEpoch(1)))]),
-        };
-        assert_eq!(decode_target(&encode_target(&target)).unwrap(), target);
+    proptest! {
+        #[test]
+        fn units_round_trip_and_notice_damage(
+            node in any::<[u8; 20]>(), job in any::<u64>(), committed in any::<bool>(), step in 0usize..3,
+            slots in proptest::collection::btree_map(0u16..16384, (any::<u32>(), any::<u64>()), 0..70), bit in 0usize..600
+        ) {
+            let slot = |number: &u16| Slot::new(*number).unwrap();
+            let step = [ImportStep::Staged, ImportStep::Prepared, ImportStep::Live][step];
+            let (target, job) = (NodeId::from_bytes(node), JobId(job));
+            let epochs = slots.iter().map(|(number, (_, epoch))| (slot(number), SlotEpoch(*epoch))).collect();
+            let source = SourceUnit { target, job, slots: epochs, committed };
+            let staged = slots.iter().map(|(number, (generation, epoch))| (slot(number), (Generation(*generation), SlotEpoch(*epoch))));
+            let import = TargetUnit { step, job, slots: staged.collect() };
+            let spoil = |mut bytes: Vec<u8>| {
+                let bit = bit % (bytes.len() * 8);
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                bytes
+            };
+            prop_assert_eq!(&decode_source(&encode_source(&source)).unwrap(), &source);
+            prop_assert!(decode_source(&spoil(encode_source(&source))).is_err());
+            prop_assert_eq!(&decode_target(&encode_target(&import)).unwrap(), &import);
+            prop_assert!(decode_target(&spoil(encode_target(&import))).is_err());
+        }
+
+        #[test]
+        fn keys_round_trip(source in any::<[u8; 20]>(), attempt in any::<u64>()) {
+            let key = target_key((NodeId::from_bytes(source), attempt));
+            let (node, rest) = key.split_first_chunk::<{ NodeId::LEN }>().unwrap();
+            prop_assert_eq!((*node, attempt_of(rest).unwrap()), (source, attempt));
+            prop_assert!(attempt_of(&key).is_err());
+        }
     }
 }

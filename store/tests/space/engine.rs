@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sluice_store::engine::{Engine, EngineError, EngineOptions, Record, SyncPolicy, Writer};
+use sluice_store::engine::{Collection, Engine, EngineError, EngineOptions, Kind, Record, SyncPolicy, Writer};
 use sluice_topology::Slot;
 
 /// How an engine is opened.
@@ -50,7 +50,8 @@ impl Setup {
     }
 }
 
-pub(crate) fn put(engine: &Arc<Engine>, slot: Slot, key: &[u8], record: Record<'_>) {
+/// Gathers writes of one key and commits them.
+pub(crate) fn write(engine: &Arc<Engine>, slot: Slot, key: &[u8], gather: impl FnOnce(&mut Writer)) {
     let mut writer = Writer::new(engine.clone());
     writer.enter();
     while !writer.try_claim([(slot, key)].into_iter(), false).expect("taken") {
@@ -58,8 +59,32 @@ pub(crate) fn put(engine: &Arc<Engine>, slot: Slot, key: &[u8], record: Record<'
         writer.claim([(slot, key)].into_iter());
         writer.enter();
     }
-    writer.put(slot, key, &record, None);
+    gather(&mut writer);
     let _ = writer.commit().expect("written");
+}
+
+pub(crate) fn put(engine: &Arc<Engine>, slot: Slot, key: &[u8], record: Record<'_>) {
+    write(engine, slot, key, |writer| writer.put(slot, key, &record, None));
+}
+
+/// A hash of those fields, each with the value `field`; returns its version.
+pub(crate) fn put_hash(engine: &Arc<Engine>, slot: Slot, key: &[u8], fields: &[&[u8]], expires_at_ms: Option<u64>) -> u64 {
+    let version = engine.next_version().expect("a version");
+    let body = Collection { version, size: fields.len() as u64 }.encode();
+    write(engine, slot, key, |writer| {
+        writer.put(slot, key, &Record { kind: Kind::Hash, expires_at_ms, value: &body }, None);
+        fields.iter().for_each(|field| writer.put_subkey(slot, version, field, b"field"));
+    });
+    version
+}
+
+/// Deletes a key, and what it holds.
+pub(crate) fn delete(engine: &Arc<Engine>, slot: Slot, key: &[u8]) {
+    write(engine, slot, key, |writer| {
+        if let Some(stored) = engine.get(slot, key).expect("read") {
+            writer.delete(slot, key, stored.record().expect("a record").discarded().expect("a collection or a string"));
+        }
+    });
 }
 
 pub(crate) fn put_string(engine: &Arc<Engine>, slot: Slot, key: &[u8], value: &[u8]) {

@@ -7,4 +7,5 @@ mod disk;
 mod engine;
 mod expiry;
 mod filter;
+mod format;
 mod versions;
