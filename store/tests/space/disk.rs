@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc, time::Instant};
 
-use sluice_store::engine::{Engine, SystemBatch};
+use sluice_store::engine::{Engine, EngineError, RawFamily, RawRecord, SystemBatch};
 
 use crate::engine::{Noise, Setup, await_reclaimed, disk_bytes, eventually, flush, get_string, put_string, slot};
 
@@ -67,6 +67,46 @@ fn the_bytes_of_one_large_slot_leave_the_disk() {
 fn the_bytes_of_many_slots_leave_the_disk_without_a_log() {
     let setup = Setup { wal: false, row_cache: 0, write_buffer: 16 << 20 };
     drop_gives_space_back("64 slots, no log", setup, 100..164);
+}
+
+/// Makes a generation live that holds those records in one family.
+fn arrive(engine: &Engine, family: RawFamily, records: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) {
+    let staged = engine.stage([slot(100)], |_| SystemBatch::new()).expect("staged");
+    for (key, value) in records {
+        let record = RawRecord { family, slot: slot(100), key: &key, value: &value };
+        engine.put_staged([(staged[&slot(100)], record)]).expect("written");
+    }
+    engine.activate(&staged, SystemBatch::new()).expect("activated");
+}
+
+#[test]
+fn the_first_key_of_the_next_generation_survives_though_its_file_is_the_dead_ones() {
+    const BYTES: usize = 160 << 20;
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = Setup { wal: false, row_cache: 0, write_buffer: 16 << 20 }.open(root.path());
+    let reader = engine.long_reader("until the files hold both");
+    // In a family where nothing is behind it, so that a file ends with it.
+    let family = RawFamily::ALL[2];
+    let (mut noise, mut value) = (Noise::new(4), vec![0; VALUE_BYTES]);
+    let many = (0..BYTES / VALUE_BYTES).map(|number| {
+        noise.fill(&mut value);
+        (number.to_be_bytes().to_vec(), value.clone())
+    });
+    arrive(&engine, family, many);
+    // The empty key is stored as nothing but its slot and generation: exactly where the dead range ends, in the last of its files.
+    arrive(&engine, family, [(Vec::new(), b"kept".to_vec())].into_iter());
+    flush(&engine);
+    engine.begin_compaction().expect("it is open").expect("none is running").run();
+    drop(reader);
+    await_reclaimed(&engine);
+    assert_eq!(engine.counters().reclaimed_keys, (BYTES / VALUE_BYTES) as u64);
+    let mut held = Vec::new();
+    let read = engine.raw_records(slot(100), |record| {
+        held.push((record.family, record.key.to_vec(), record.value.to_vec()));
+        Ok::<(), EngineError>(())
+    });
+    read.expect("read");
+    assert_eq!(held, [(family, Vec::new(), b"kept".to_vec())]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{
 use crate::engine::{
     EngineError,
     families::Family,
-    layout::{prefix, prefix_end},
+    layout::{PREFIX_LEN, prefix, prefix_end},
     system::{self, SystemBatch, SystemKind, dead_key},
 };
 
@@ -57,17 +57,19 @@ impl Shared {
             let files: Vec<TableFile> = (live.iter().filter(|file| file.column_family_name == family.name()))
                 .filter_map(|file| {
                     let (first, last) = (file.start_key.clone()?, file.end_key.clone()?);
-                    Some(TableFile { level: file.level, first, last, entries: file.num_entries })
+                    // Only files of one generation can lie inside of one.
+                    let of_one = first.get(..PREFIX_LEN) == last.get(..PREFIX_LEN);
+                    of_one.then_some(TableFile { level: file.level, first, last, entries: file.num_entries })
                 })
                 .collect();
             for range in ranges {
-                let entries = plan::deletable_entries(range, &files);
+                let last = plan::last_deletable(&range.start);
+                let entries = plan::deletable_entries(&range.start, &last, &files);
                 if entries == 0 || self.stopped() {
                     continue;
                 }
                 let handle = self.database.family(family);
-                // The end is inclusive there; no key is as short as that one.
-                self.database.db().delete_file_in_range_cf(handle, &range.start, &range.end)?;
+                self.database.db().delete_file_in_range_cf(handle, &range.start, &last)?;
                 self.reclaimed_keys.fetch_add(entries, Ordering::Relaxed);
                 self.pause(BATCH_PAUSE);
             }

@@ -31,10 +31,16 @@ pub(super) struct Piece {
     pub(super) gap_bytes: u64,
 }
 
-/// Entries of the files that lie wholly inside the range and may be deleted as they are; 0: there is none. Files of level 0 overlap
+/// The last key up to which files of a generation are deleted. RocksDB takes an end as inclusive, and where a range ends is the first
+/// key of the next generation: the end must lie before it. Files with keys behind this one, which begin with all these bytes `ff`, stay.
+pub(super) fn last_deletable(generation: &[u8]) -> Vec<u8> {
+    [generation, &[0xff; 32]].concat()
+}
+
+/// Entries of the files that lie wholly between those keys and may be deleted as they are; 0: there is none. Files of level 0 overlap
 /// each other: RocksDB never deletes those.
-pub(super) fn deletable_entries(range: &Range, files: &[TableFile]) -> u64 {
-    let inside = |file: &&TableFile| file.level > 0 && file.first >= range.start && file.last < range.end;
+pub(super) fn deletable_entries(first: &[u8], last: &[u8], files: &[TableFile]) -> u64 {
+    let inside = |file: &&TableFile| file.level > 0 && file.first.as_slice() >= first && file.last.as_slice() <= last;
     files.iter().filter(inside).map(|file| file.entries.max(1)).sum()
 }
 
@@ -71,20 +77,24 @@ mod tests {
     fn only_files_wholly_inside_and_below_level_0_are_deleted() {
         let file =
             |level, first: &[u8], last: &[u8]| TableFile { level, first: first.to_vec(), last: last.to_vec(), entries: 10 };
-        let dead = range(5, 7);
+        let dead = [0, 5, 0, 0, 0, 1];
+        let last = last_deletable(&dead);
+        let key = |generation: u8, tail: &[u8]| [&[0, 5, 0, 0, 0, generation], tail].concat();
         let cases = [
-            (file(1, &[5], &[6, 255, 255]), 10),
-            (file(6, &[5, 1], &[5, 2]), 10),
-            (file(0, &[5, 1], &[5, 2]), 0),
-            (file(6, &[4, 255], &[5, 2]), 0),
-            (file(6, &[5], &[7]), 0),
-            (file(6, &[7], &[8]), 0),
+            (file(1, &key(1, b""), &key(1, &[255, 255])), 10),
+            (file(6, &key(1, b"a"), &key(1, b"b")), 10),
+            (file(0, &key(1, b"a"), &key(1, b"b")), 0),
+            (file(6, &key(0, &[255; 40]), &key(1, b"b")), 0),
+            (file(6, &key(1, b"a"), &key(1, &[255; 33])), 0),
+            (file(6, &key(1, b"a"), &key(2, b"")), 0),
+            (file(6, &key(2, b""), &key(2, b"a")), 0),
         ];
         for (file, expected) in cases {
-            assert_eq!(deletable_entries(&dead, std::slice::from_ref(&file)), expected, "{file:?}");
+            assert_eq!(deletable_entries(&dead, &last, std::slice::from_ref(&file)), expected, "{file:?}");
         }
-        let all = [file(3, &[5], &[5, 9]), file(6, &[5], &[6]), file(6, &[1], &[9])];
-        assert_eq!(deletable_entries(&dead, &all), 20);
+        let all = [file(3, &key(1, b"a"), &key(1, b"b")), file(6, &key(1, b"c"), &key(1, b"d")), file(6, b"a", b"z")];
+        assert_eq!(deletable_entries(&dead, &last, &all), 20);
+        assert!(last < key(2, b""), "the first key of the next generation is no part of it");
     }
 
     #[test]
