@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -23,6 +23,7 @@ fn open(directory: &Path, wal: bool) -> Arc<Engine> {
         wal,
         sync: SyncPolicy::No,
         block_cache_bytes: 8 << 20,
+        record_cache_bytes: 1 << 20,
         row_cache_bytes: 1 << 20,
         write_buffer_bytes: 1 << 20,
         memtables_bytes: 4 << 20,
@@ -171,7 +172,7 @@ fn a_read_of_several_keys_never_sees_half_a_batch() {
         })
     };
     for _ in 0..5000 {
-        let found = engine.get_many(keys.iter().map(|key| (Slot::of_key(key), *key)));
+        let found = engine.get_many(keys.iter().map(|key| (Slot::of_key(key), *key, true)));
         let values: Vec<Option<Vec<u8>>> = found
             .into_iter()
             .map(|one| one.expect("read").map(|stored| stored.record().expect("a record").value.to_vec()))
@@ -180,6 +181,63 @@ fn a_read_of_several_keys_never_sees_half_a_batch() {
     }
     stop.store(true, Ordering::Relaxed);
     assert!(worker.join().expect("it ends") > 0);
+}
+
+/// The record cache in front of RocksDB: whatever readers and writers do at the same time, no read is older than the last
+/// acknowledged write.
+#[test]
+fn a_read_is_never_older_than_the_last_acknowledged_write() {
+    const KEYS: usize = 40;
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), false);
+    let key = |number: usize| format!("key{number}").into_bytes();
+    let acknowledged: Arc<Vec<AtomicU64>> = Arc::new((0..KEYS).map(|_| AtomicU64::new(0)).collect());
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..2usize)
+        .map(|half| {
+            let (engine, acknowledged, stop) = (engine.clone(), acknowledged.clone(), stop.clone());
+            thread::spawn(move || {
+                let mut writer = Writer::new(engine);
+                let mut round = 0u64;
+                while !stop.load(Ordering::Relaxed) {
+                    round += 1;
+                    for number in (half..KEYS).step_by(2) {
+                        claim(&mut writer, &[&key(number)]);
+                        put(&mut writer, &key(number), &round.to_be_bytes());
+                        let _ = writer.commit().expect("committed");
+                        acknowledged[number].store(round, Ordering::SeqCst);
+                    }
+                }
+                round
+            })
+        })
+        .collect();
+    let readers: Vec<_> = (0..2usize)
+        .map(|_| {
+            let (engine, acknowledged) = (engine.clone(), acknowledged.clone());
+            thread::spawn(move || {
+                for turn in 0..60_000 {
+                    let at = turn % KEYS;
+                    let before = acknowledged[at].load(Ordering::SeqCst);
+                    let read = if turn % 3 == 0 {
+                        let keys = [key(at), key((at + 1) % KEYS)];
+                        let mut found = engine.get_many(keys.iter().map(|key| (Slot::of_key(key), key.as_slice(), false)));
+                        let stored = found.swap_remove(0).expect("read");
+                        stored.map_or(0, |stored| {
+                            u64::from_be_bytes(stored.record().expect("a record").value.try_into().expect("eight bytes"))
+                        })
+                    } else {
+                        number(&engine, &key(at))
+                    };
+                    assert!(read >= before, "key {at}: {read} was read after {before} was acknowledged");
+                }
+            })
+        })
+        .collect();
+    readers.into_iter().for_each(|reader| reader.join().expect("no stale read"));
+    stop.store(true, Ordering::Relaxed);
+    assert!(writers.into_iter().all(|writer| writer.join().expect("it ends") > 1));
+    assert!(engine.counters().record_cache.hits > 1000, "the cache was not in play");
 }
 
 /// A flush of everything is one moment: a batch of several slots is in it or not, whole.
@@ -202,7 +260,7 @@ fn a_flush_of_everything_never_leaves_half_a_batch() {
     };
     for _ in 0..100 {
         assert!(engine.flush_slots(Slot::all(), || true).expect("flushed"));
-        let held = engine.get_many(keys.iter().map(|key| (Slot::of_key(key), *key)));
+        let held = engine.get_many(keys.iter().map(|key| (Slot::of_key(key), *key, true)));
         let held: Vec<bool> = held.into_iter().map(|one| one.expect("read").is_some()).collect();
         assert!(held == [true; 3] || held == [false; 3], "{held:?}");
     }

@@ -22,6 +22,7 @@ fn open(directory: &Path, wal: bool) -> Result<Arc<Engine>, EngineError> {
         wal,
         sync: SyncPolicy::EverySecond,
         block_cache_bytes: 8 << 20,
+        record_cache_bytes: 1 << 20,
         row_cache_bytes: 1 << 20,
         write_buffer_bytes: 1 << 20,
         memtables_bytes: 4 << 20,

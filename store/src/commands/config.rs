@@ -69,9 +69,14 @@ fn pairs(words: &[Bytes]) -> Result<Vec<(String, String)>, CommandError> {
 
 /// Puts into force what is not read from the settings each time.
 fn apply(node: &Node, next: &Settings) -> Result<(), String> {
-    let plan = plan_memory(next.memory_budget.0, next.row_cache.0, next.write_buffer.0);
+    let plan = plan_memory(next);
     node.engine.set_sync_policy(next.sync);
-    node.engine.resize_caches(plan.block_cache as usize, next.row_cache.0 as usize, plan.memtables as usize);
+    node.engine.resize_caches(
+        plan.record_cache as usize,
+        plan.block_cache as usize,
+        next.row_cache.0 as usize,
+        plan.memtables as usize,
+    );
     node.engine.set_disk_free_min(next.disk_free_min.0);
     node.engine.set_checkpoints_kept(next.checkpoints_kept as usize);
     Ok(())

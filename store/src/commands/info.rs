@@ -71,7 +71,7 @@ fn clients(node: &Node) -> String {
 
 fn memory(node: &Node) -> String {
     let settings = node.live.current();
-    let plan = plan_memory(settings.memory_budget.0, settings.row_cache.0, settings.write_buffer.0);
+    let plan = plan_memory(&settings);
     let (storage, caches) = (node.engine.storage(), node.engine.cache_use());
     lines(&[
         ("memory_budget", plan.budget.to_string()),

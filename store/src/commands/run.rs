@@ -102,7 +102,8 @@ pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, run: &[Request]) -> Opt
                 break;
             }
         }
-        wanted.extend(keys(spec, request).cloned());
+        let together = keys(spec, request).nth(1).is_some();
+        wanted.extend(keys(spec, request).map(|key| (key.clone(), together)));
     }
     (wanted.len() > 1).then(|| {
         writer.enter();

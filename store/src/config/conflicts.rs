@@ -94,7 +94,7 @@ pub(super) const RULES: &[Rule] = &[
 
 /// The first clash, with both names and values and the way out.
 pub(super) fn find(settings: &Settings) -> Option<String> {
-    let plan = plan_memory(settings.memory_budget.0, settings.row_cache.0, settings.write_buffer.0);
+    let plan = plan_memory(settings);
     let rule = RULES.iter().find(|rule| (rule.clash)(settings, &plan))?;
     let shown = rule.settings.map(|name| {
         let value = specs().iter().find(|spec| spec.name == name).map_or_else(String::new, |spec| (spec.get)(settings));

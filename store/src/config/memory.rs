@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use super::settings::Settings;
+
 /// Smallest budget that works at all.
 const BUDGET_MIN: u64 = 64 << 20;
 
@@ -10,7 +12,9 @@ const BUDGET_MIN: u64 = 64 << 20;
 pub struct MemoryPlan {
     /// All of it.
     pub budget: u64,
-    /// Block cache; memtables are charged to it, so it is the whole budget less the row cache.
+    /// Record cache.
+    pub record_cache: u64,
+    /// Block cache; memtables are charged to it, so it is the whole budget less the other caches.
     pub block_cache: u64,
     /// All memtables together.
     pub memtables: u64,
@@ -18,13 +22,19 @@ pub struct MemoryPlan {
     pub write_buffer: u64,
 }
 
-/// Divides the budget. `set` is the setting, 0 when it is to be found.
-pub fn plan_memory(set: u64, row_cache: u64, write_buffer: u64) -> MemoryPlan {
+/// Divides the budget of those settings; 0 is to be found.
+pub fn plan_memory(settings: &Settings) -> MemoryPlan {
+    divide(settings.memory_budget.0, settings.record_cache, settings.row_cache.0, settings.write_buffer.0)
+}
+
+fn divide(set: u64, record_percent: u32, row_cache: u64, write_buffer: u64) -> MemoryPlan {
     let budget = if set > 0 { set } else { found() }.max(BUDGET_MIN);
-    let block_cache = budget.saturating_sub(row_cache).max(BUDGET_MIN / 2);
+    let besides_rows = budget.saturating_sub(row_cache);
+    let record_cache = (budget / 100 * u64::from(record_percent)).min(besides_rows / 4);
+    let block_cache = (besides_rows - record_cache).max(BUDGET_MIN / 2);
     let memtables = (block_cache * 2 / 5).max(16 << 20);
     // Four memtables of one family may exist at once; none of them may outgrow its share.
-    MemoryPlan { budget, block_cache, memtables, write_buffer: write_buffer.min(memtables / 2) }
+    MemoryPlan { budget, record_cache, block_cache, memtables, write_buffer: write_buffer.min(memtables / 2) }
 }
 
 fn found() -> u64 {
@@ -50,10 +60,10 @@ mod tests {
     #[test]
     fn the_parts_stay_within_the_budget() {
         for (budget, row) in [(64 << 20, 0), (256 << 20, 0), (1 << 30, 256 << 20), (8 << 30, 1 << 30)] {
-            let plan = plan_memory(budget, row, 64 << 20);
-            assert!(plan.block_cache + row <= plan.budget, "{plan:?}");
+            let plan = divide(budget, 10, row, 64 << 20);
+            assert!(plan.block_cache + plan.record_cache + row <= plan.budget, "{plan:?}");
             assert!(plan.memtables <= plan.block_cache && plan.write_buffer <= plan.memtables, "{plan:?}");
         }
-        assert!(plan_memory(0, 0, 64 << 20).budget >= BUDGET_MIN);
+        assert!(divide(0, 10, 0, 64 << 20).budget >= BUDGET_MIN);
     }
 }

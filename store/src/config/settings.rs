@@ -85,6 +85,7 @@ settings! {
     expire_sweep_keys: u64 = 50_000, "expire-sweep-keys-per-second", "Most keys a second that the background looks at to delete what has expired; 0: only compactions and commands do.";
     expire_sweep_bytes: Bytes = Bytes(16 << 20), "expire-sweep-bytes-per-second", "Most bytes of keys and values a second that the background looks at for that.";
     #[live] memory_budget: Bytes = Bytes(0), "memory-budget", "Bytes for caches and memtables together; 0: six tenths of the container's limit, or a quarter of the machine.";
+    #[live] record_cache: u32 = 10, "record-cache-percent", "Share of memory-budget for records that are read often, in percent, up to 50; 0: none.";
     #[live] row_cache: Bytes = Bytes(0), "rocksdb.row_cache_size", "Bytes of row cache; 0: none.";
     write_buffer: Bytes = Bytes(64 << 20), "rocksdb.write_buffer_size", "Bytes of one memtable.";
     max_total_wal_size: Bytes = Bytes(512 << 20), "rocksdb.max_total_wal_size", "Bytes of write-ahead log after which the oldest memtables are flushed.";
@@ -166,6 +167,9 @@ impl Settings {
         }
         if self.max_write_buffer_number < 2 {
             return Err("rocksdb.max_write_buffer_number is below 2: writes would wait for every flush".into());
+        }
+        if self.record_cache > 50 {
+            return Err("record-cache-percent is over 50: blocks and memtables need the other half".into());
         }
         if self.max_background_jobs < 2 {
             return Err("rocksdb.max_background_jobs is below 2: flushes and compactions need one each".into());

@@ -24,6 +24,7 @@ const NONE: u32 = u32::MAX;
 /// A gathered write.
 struct Entry {
     family: Family,
+    hash: u64,
     key: Range<usize>,
     /// `None`: a deletion.
     value: Option<Range<usize>>,
@@ -56,6 +57,8 @@ impl<T> Gathered<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Write<'a> {
     pub(crate) family: Family,
+    /// [`hash`] of the key.
+    pub(crate) hash: u64,
     /// Slot and generation included.
     pub(crate) key: &'a [u8],
     /// `None`: a deletion.
@@ -117,10 +120,9 @@ impl Batch {
     pub(crate) fn truncate(&mut self, len: usize) {
         while self.entries.len() > len {
             let Some(entry) = self.entries.pop() else { return };
-            let hash = hash(entry.family, &[&self.rep[entry.key.clone()]]);
             match entry.before {
-                NONE => self.newest.remove(&hash),
-                before => self.newest.insert(hash, before),
+                NONE => self.newest.remove(&entry.hash),
+                before => self.newest.insert(entry.hash, before),
             };
         }
         let end = self.entries.last().map_or(HEADER_LEN, |entry| entry.value.as_ref().unwrap_or(&entry.key).end);
@@ -146,6 +148,7 @@ impl Batch {
     pub(crate) fn writes(&self) -> impl Iterator<Item = Write<'_>> {
         self.entries.iter().map(|entry| Write {
             family: entry.family,
+            hash: entry.hash,
             key: &self.rep[entry.key.clone()],
             value: entry.value.clone().map(|value| &self.rep[value]),
         })
@@ -193,13 +196,14 @@ impl Batch {
     }
 
     fn note(&mut self, family: Family, key_at: Range<usize>, value_at: Option<Range<usize>>, key: &[&[u8]]) {
-        let before = self.newest.insert(hash(family, key), self.entries.len() as u32).unwrap_or(NONE);
-        self.entries.push(Entry { family, key: key_at, value: value_at, before });
+        let hash = hash(family, key);
+        let before = self.newest.insert(hash, self.entries.len() as u32).unwrap_or(NONE);
+        self.entries.push(Entry { family, hash, key: key_at, value: value_at, before });
     }
 }
 
-/// FNV-1a. A batch is small, so keys made to collide cost their sender a short walk.
-fn hash(family: Family, key: &[&[u8]]) -> u64 {
+/// FNV-1a of a stored key, given as parts. A batch is small, so keys made to collide cost their sender a short walk.
+pub(crate) fn hash(family: Family, key: &[&[u8]]) -> u64 {
     let seed = 0xcbf2_9ce4_8422_2325 ^ family as u64;
     key.iter().copied().flatten().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -30,6 +30,7 @@ use super::{
     raw::Database,
     readers::{LongReader, Readers},
     reclaim::{MayWrite, Reclaimer},
+    record_cache::{RecordCache, RecordCacheUse},
     slot_table::SlotTable,
     stripes::Stripes,
     sync::Syncer,
@@ -48,6 +49,8 @@ pub struct EngineOptions {
     pub sync: SyncPolicy,
     /// Block cache.
     pub block_cache_bytes: usize,
+    /// Record cache; 0: none.
+    pub record_cache_bytes: usize,
     /// Row cache; 0: none.
     pub row_cache_bytes: usize,
     /// One memtable.
@@ -108,6 +111,7 @@ pub struct Engine {
     expiries: Expiries,
     stripes: Stripes,
     contents: Contents,
+    records: RecordCache,
     feed: Feed,
     committed: Committed,
     read_options: ReadOptions,
@@ -172,6 +176,7 @@ impl Engine {
             expiries: closed.map_or_else(Expiries::unknown, |closed| closed.expiries),
             stripes: Stripes::new(),
             contents: Contents::load(&database),
+            records: RecordCache::new(options.record_cache_bytes),
             feed: Feed::default(),
             committed: Committed::default(),
             read_options: ReadOptions::default(),
@@ -347,6 +352,7 @@ impl Engine {
             latest_sequence: self.database.db().latest_sequence_number(),
             committed_batches: self.committed.batches.load(Ordering::Relaxed),
             committed_records: self.committed.records.load(Ordering::Relaxed),
+            record_cache: self.records.usage(),
             wal_fsyncs: self.syncer.fsyncs(),
             flush_rounds_total: self.rounds.rounds_total(),
             last_flush_round: self.rounds.last_round(),
@@ -370,8 +376,9 @@ impl Engine {
         self.caches.usage()
     }
 
-    /// Changes the capacities of the caches, and what the memtables may hold. Without a row cache from the start there is none.
-    pub fn resize_caches(&self, block_bytes: usize, row_bytes: usize, memtables_bytes: usize) {
+    /// Changes the capacities of the caches, and what the memtables may hold. A record or row cache that was off at the start stays off.
+    pub fn resize_caches(&self, record_bytes: usize, block_bytes: usize, row_bytes: usize, memtables_bytes: usize) {
+        self.records.resize(record_bytes);
         self.caches.resize(block_bytes, row_bytes, memtables_bytes);
     }
 
@@ -387,6 +394,7 @@ impl Engine {
 
     /// Empties the caches of what nobody is reading right now.
     pub fn empty_caches(&self) {
+        self.records.empty();
         self.caches.empty();
     }
 
@@ -424,6 +432,10 @@ impl Engine {
 
     pub(super) fn contents(&self) -> &Contents {
         &self.contents
+    }
+
+    pub(super) fn records(&self) -> &RecordCache {
+        &self.records
     }
 
     pub(super) fn feed(&self) -> &Feed {
@@ -464,6 +476,8 @@ pub struct Counters {
     pub committed_batches: u64,
     /// Records in them.
     pub committed_records: u64,
+    /// The record cache.
+    pub record_cache: RecordCacheUse,
     /// Fsyncs of the WAL by the sync thread.
     pub wal_fsyncs: u64,
     /// Flush rounds completed since the start.

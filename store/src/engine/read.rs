@@ -5,9 +5,11 @@ use sluice_topology::Slot;
 
 use super::{
     EngineError, Gathered, Record, Writer,
+    batch::hash,
     database::Engine,
     families::Family,
     layout::{PREFIX_LEN, prefix},
+    record_cache::Cached,
 };
 
 /// Longest stored key that is built without an allocation.
@@ -16,6 +18,8 @@ const INLINE_KEY_LEN: usize = 256;
 enum Bytes<'a> {
     /// In RocksDB's memory.
     Pinned(DBPinnableSlice<'a>),
+    /// In the record cache.
+    Cached(Cached),
     /// Where it was read before.
     Again(&'a [u8]),
     /// Gathered by a writer and not yet committed.
@@ -39,6 +43,7 @@ impl Stored<'_> {
     fn bytes(&self) -> &[u8] {
         match &self.0 {
             Bytes::Pinned(slice) => slice,
+            Bytes::Cached(cached) => cached.record(),
             Bytes::Again(bytes) => bytes,
             Bytes::Gathered(copy) => copy,
         }
@@ -55,9 +60,19 @@ impl Writer {
 impl Engine {
     /// The record of a key in the slot's live generation, expired or not.
     pub fn get(&self, slot: Slot, key: &[u8]) -> Result<Option<Stored<'_>>, EngineError> {
-        let found = with_key(&[&prefix(slot, self.live(slot)), key], |stored| {
+        let prefix = prefix(slot, self.live(slot));
+        let parts: [&[u8]; 2] = [&prefix, key];
+        let hash = hash(Family::Meta, &parts);
+        let ticket = match self.records().get(hash, &parts) {
+            Ok(cached) => return Ok(Some(Stored(Bytes::Cached(cached)))),
+            Err(ticket) => ticket,
+        };
+        let found = with_key(&parts, |stored| {
             self.database().db().get_pinned_cf_opt(self.database().family(Family::Meta), stored, self.read_options())
         })?;
+        if let Some(slice) = &found {
+            self.records().fill(hash, &parts, slice, ticket);
+        }
         Ok(found.map(|slice| Stored(Bytes::Pinned(slice))))
     }
 
@@ -69,20 +84,45 @@ impl Engine {
         Ok(found?)
     }
 
-    /// The records of several keys as of one moment, by one call into RocksDB.
-    pub fn get_many<'k>(&self, keys: impl Iterator<Item = (Slot, &'k [u8])>) -> Vec<Result<Option<Stored<'_>>, EngineError>> {
+    /// The records of several keys, by one call into RocksDB for those that are not cached. Of keys that are to be `together`, the
+    /// records are of one moment: they are read past the record cache, which is told of a batch record by record.
+    pub fn get_many<'k>(
+        &self,
+        keys: impl Iterator<Item = (Slot, &'k [u8], bool)>,
+    ) -> Vec<Result<Option<Stored<'_>>, EngineError>> {
+        let (mut found, mut wanted) = (Vec::with_capacity(64), Vec::with_capacity(64));
         let mut bytes = Vec::with_capacity(1024);
-        let mut ends = Vec::with_capacity(64);
-        for (slot, key) in keys {
-            bytes.extend_from_slice(&prefix(slot, self.live(slot)));
+        for (slot, key, together) in keys {
+            let prefix = prefix(slot, self.live(slot));
+            let parts: [&[u8]; 2] = [&prefix, key];
+            let hash = hash(Family::Meta, &parts);
+            let ticket = match self.records().get(hash, &parts) {
+                Ok(cached) if !together => {
+                    found.push(Ok(Some(Stored(Bytes::Cached(cached)))));
+                    continue;
+                }
+                Ok(_) => None,
+                Err(ticket) => Some(ticket),
+            };
+            let start = bytes.len();
+            bytes.extend_from_slice(&prefix);
             bytes.extend_from_slice(key);
-            ends.push(bytes.len());
+            wanted.push((found.len(), start..bytes.len(), hash, ticket));
+            found.push(Ok(None));
         }
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        let stored: Vec<&[u8]> = starts.zip(&ends).map(|(start, end)| &bytes[start..*end]).collect();
+        if wanted.is_empty() {
+            return found;
+        }
+        let stored: Vec<&[u8]> = wanted.iter().map(|(_, range, ..)| &bytes[range.clone()]).collect();
         let meta = self.database().family(Family::Meta);
-        let found = self.database().db().batched_multi_get_cf_opt(meta, stored, false, self.read_options());
-        found.into_iter().map(|one| Ok(one?.map(|slice| Stored(Bytes::Pinned(slice))))).collect()
+        let read = self.database().db().batched_multi_get_cf_opt(meta, stored, false, self.read_options());
+        for ((at, range, hash, ticket), one) in wanted.into_iter().zip(read) {
+            if let (Ok(Some(slice)), Some(ticket)) = (&one, ticket) {
+                self.records().fill(hash, &[&bytes[range]], slice, ticket);
+            }
+            found[at] = one.map(|found| found.map(|slice| Stored(Bytes::Pinned(slice)))).map_err(EngineError::from);
+        }
+        found
     }
 }
 

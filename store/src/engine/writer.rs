@@ -199,6 +199,8 @@ impl Writer {
         let database = self.engine.database();
         database.write(self.batch.for_rocksdb(), &options)?;
         let sequence = database.db().latest_sequence_number();
+        let records = self.batch.writes().filter(|write| write.family == Family::Meta);
+        records.for_each(|write| self.engine.records().written(write.hash, write.key, write.value));
         // Under the stripes: changes of one key are published in the order in which they were applied.
         self.engine.feed().publish(sequence, &self.batch);
         self.engine.note_commit(self.batch.len());

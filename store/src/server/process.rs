@@ -114,12 +114,13 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
 }
 
 fn engine_options(settings: &Settings) -> EngineOptions {
-    let plan = plan_memory(settings.memory_budget.0, settings.row_cache.0, settings.write_buffer.0);
+    let plan = plan_memory(settings);
     EngineOptions {
         directory: settings.dir.clone().into(),
         wal: settings.wal,
         sync: settings.sync,
         block_cache_bytes: plan.block_cache as usize,
+        record_cache_bytes: plan.record_cache as usize,
         row_cache_bytes: settings.row_cache.0 as usize,
         write_buffer_bytes: plan.write_buffer as usize,
         memtables_bytes: plan.memtables as usize,

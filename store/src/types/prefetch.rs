@@ -19,9 +19,11 @@ pub struct Prefetch<'e> {
 const LOOK_AHEAD: usize = 8;
 
 impl<'e> Prefetch<'e> {
-    /// Reads those keys. Keys that will be changed have been claimed by the writer.
-    pub fn read(engine: &'e Engine, writer: &Writer, keys: Vec<bytes::Bytes>) -> Self {
-        let found = engine.get_many(keys.iter().map(|key| (Slot::of_key(key), key.as_ref())));
+    /// Reads those keys; the flag of each says whether it is one of several of its command, whose records are to be of one moment.
+    /// Keys that will be changed have been claimed by the writer.
+    pub fn read(engine: &'e Engine, writer: &Writer, keys: Vec<(bytes::Bytes, bool)>) -> Self {
+        let found = engine.get_many(keys.iter().map(|(key, together)| (Slot::of_key(key), key.as_ref(), *together)));
+        let keys = keys.into_iter().map(|(key, _)| key).collect();
         Self { keys, found, next: Cell::new(0), commits: writer.commits() }
     }
 

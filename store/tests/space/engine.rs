@@ -34,6 +34,7 @@ impl Setup {
             wal: self.wal,
             sync: SyncPolicy::No,
             block_cache_bytes: 32 << 20,
+            record_cache_bytes: 1 << 20,
             row_cache_bytes: self.row_cache,
             write_buffer_bytes: self.write_buffer,
             memtables_bytes: self.write_buffer * 4,
