@@ -13,7 +13,7 @@ use sluice_topology::admin::{NodeStatus, PersistenceStatus};
 use crate::{
     cluster::{Cluster, PeerAccess},
     config::{Live, Settings},
-    engine::{Engine, EngineError, MayWrite, Sweep, SweepPace},
+    engine::{Engine, EngineError, MayWrite, Sweep},
     migration::{MigrationLimits, Migrations},
 };
 
@@ -75,8 +75,7 @@ impl Node {
         let view = Arc::downgrade(&cluster);
         let may_write = move |slot| view.upgrade().map_or(MayWrite::No, |cluster| cluster.may_write(slot));
         engine.maintain(may_write.clone())?;
-        let pace = SweepPace { keys_per_second: settings.expire_sweep_keys, bytes_per_second: settings.expire_sweep_bytes.0 };
-        let sweep = Sweep::start(engine.clone(), pace, may_write)?;
+        let sweep = Sweep::start(engine.clone(), settings.sweep_pace(), may_write)?;
         let limits = MigrationLimits {
             unit_slots: settings.migrate_unit_slots as usize,
             batch_bytes: settings.migrate_batch_size.0 as usize,

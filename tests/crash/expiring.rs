@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::ensure;
 use redis::AsyncCommands as _;
-use sluice_tests::store::{Setup, StoreProcess};
+use sluice_tests::store::{Setup, StoreProcess, wait_for};
 
 const KILLS: u64 = 4;
 
@@ -75,5 +75,24 @@ async fn kill_9_during_the_sweep_keeps_what_stays_and_brings_nothing_expired_bac
         }
     }
     ensure!(swept > 0, "nothing was swept before a kill: the test shows nothing");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_that_rests_begins_when_it_is_told_to_and_commands_count_what_they_find_expired() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let setup = Setup::new(root.path().join("data"), &[("expire-sweep-keys-per-second", "0")])?;
+    let store = setup.start().await?;
+    let mut connection = store.client().await?;
+    for key in ["incremented", "deleted", "read", "left alone"] {
+        redis::cmd("SET").arg(key).arg(5).arg("PX").arg(1).query_async::<()>(&mut connection).await?;
+    }
+    wait_for("they expire", || async { Ok(store.client().await?.exists::<_, u64>("read").await? == 0) }).await?;
+    ensure!(connection.incr::<_, _, u64>("incremented", 1).await? == 1, "it began with what had expired");
+    ensure!(connection.del::<_, u64>("deleted").await? == 0, "it was gone");
+    ensure!(store.info("expired_keys").await? == "2", "reading counts nothing, writing what it finds expired");
+    redis::cmd("CONFIG").arg(&["SET", "expire-sweep-keys-per-second", "100000"]).query_async::<()>(&mut connection).await?;
+    wait_for("the others are swept", || async { Ok(store.info("expired_keys").await? == "4") }).await?;
+    ensure!(connection.get::<_, u64>("incremented").await? == 1, "it has no expiry");
     Ok(())
 }

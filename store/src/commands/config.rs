@@ -77,6 +77,7 @@ fn apply(node: &Node, next: &Settings) -> Result<(), String> {
         next.row_cache.0 as usize,
         plan.memtables as usize,
     );
+    node.sweep.set_pace(next.sweep_pace());
     node.engine.set_disk_free_min(next.disk_free_min.0);
     node.engine.set_checkpoints_kept(next.checkpoints_kept as usize);
     Ok(())

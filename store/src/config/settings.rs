@@ -6,7 +6,7 @@ use super::{
     conflicts,
     value::{Addresses, Bytes, Value, WalRecovery},
 };
-use crate::engine::{Compression, SyncPolicy};
+use crate::engine::{Compression, SweepPace, SyncPolicy};
 
 /// One setting: how it is named, read and written.
 pub struct Spec {
@@ -82,8 +82,8 @@ settings! {
     wal: bool = true, "wal", "Write-ahead log: yes, or no (then what is not flushed is lost by a crash). Changed at a restart.";
     #[live] sync: SyncPolicy = SyncPolicy::EverySecond, "sync", "When the write-ahead log is made durable: always, everysec or no.";
     #[live] flush_wait: bool = true, "flush-wait", "FLUSHMEMTABLE without ASYNC waits for its round.";
-    expire_sweep_keys: u64 = 50_000, "expire-sweep-keys-per-second", "Most keys a second that the background looks at to delete what has expired; 0: only compactions and commands do.";
-    expire_sweep_bytes: Bytes = Bytes(16 << 20), "expire-sweep-bytes-per-second", "Most bytes of keys and values a second that the background looks at for that.";
+    #[live] expire_sweep_keys: u64 = 50_000, "expire-sweep-keys-per-second", "Most keys a second that the background looks at to delete what has expired; 0: only compactions and commands do.";
+    #[live] expire_sweep_bytes: Bytes = Bytes(16 << 20), "expire-sweep-bytes-per-second", "Most bytes of keys and values a second that the background looks at for that.";
     #[live] memory_budget: Bytes = Bytes(0), "memory-budget", "Bytes for caches and memtables together; 0: six tenths of the container's limit, or a quarter of the machine.";
     #[live] record_cache: u32 = 10, "record-cache-percent", "Share of memory-budget for records that are read often, in percent, up to 50; 0: none.";
     #[live] row_cache: Bytes = Bytes(0), "rocksdb.row_cache_size", "Bytes of row cache; 0: none.";
@@ -127,6 +127,11 @@ settings! {
 }
 
 impl Settings {
+    /// How fast the background looks for what has expired.
+    pub fn sweep_pace(&self) -> SweepPace {
+        SweepPace { keys_per_second: self.expire_sweep_keys, bytes_per_second: self.expire_sweep_bytes.0 }
+    }
+
     /// Contradictions between settings, by name and with the way out.
     pub(super) fn check(&self) -> Result<(), String> {
         if let Some(clash) = conflicts::find(self) {

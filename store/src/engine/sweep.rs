@@ -37,7 +37,7 @@ const REST_MAX_MS: u64 = 600_000;
 /// How fast a sweep may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SweepPace {
-    /// Keys looked at a second; 0: there is no sweep.
+    /// Keys looked at a second; 0: it rests.
     pub keys_per_second: u64,
     /// Bytes of them a second.
     pub bytes_per_second: u64,
@@ -63,10 +63,10 @@ pub struct Sweep {
     worker: Worker,
 }
 
-#[derive(Default)]
 struct Shared {
     stop: Mutex<bool>,
     wake: Condvar,
+    pace: Mutex<SweepPace>,
     looked_at: AtomicU64,
 }
 
@@ -77,20 +77,21 @@ impl Sweep {
         pace: SweepPace,
         may_write: impl Fn(Slot) -> MayWrite + Send + 'static,
     ) -> Result<Self, EngineError> {
-        let shared = Arc::new(Shared::default());
-        let sweeper =
-            Sweeper { engine, pace, may_write, shared: shared.clone(), not_before_ms: vec![0; usize::from(SLOT_COUNT)] };
-        let worker = Worker::spawn("expire", move || {
-            if pace.keys_per_second > 0 {
-                sweeper.run();
-            }
-        })?;
+        let (stop, wake, looked_at) = (Mutex::new(false), Condvar::new(), AtomicU64::new(0));
+        let shared = Arc::new(Shared { stop, wake, pace: Mutex::new(pace), looked_at });
+        let sweeper = Sweeper { engine, may_write, shared: shared.clone(), not_before_ms: vec![0; usize::from(SLOT_COUNT)] };
+        let worker = Worker::spawn("expire", move || sweeper.run())?;
         Ok(Self { shared, worker })
     }
 
     /// Keys looked at since the start.
     pub fn keys_looked_at(&self) -> u64 {
         self.shared.looked_at.load(Ordering::Relaxed)
+    }
+
+    /// Changes the pace.
+    pub fn set_pace(&self, pace: SweepPace) {
+        *self.shared.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
 
     /// Ends it, and waits for the commit it is at.
@@ -109,7 +110,6 @@ impl Drop for Sweep {
 
 struct Sweeper<F> {
     engine: Arc<Engine>,
-    pace: SweepPace,
     may_write: F,
     shared: Arc<Shared>,
     not_before_ms: Vec<u64>,
@@ -161,6 +161,9 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
                 }
                 noted_ms = now_ms;
             }
+            if self.pace().keys_per_second == 0 {
+                continue;
+            }
             let due: Vec<Slot> = Slot::all()
                 .filter(|slot| self.not_before_ms[slot.index()] <= now_ms && self.engine.expiries().due(*slot, now_ms))
                 .collect();
@@ -204,7 +207,7 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
                 expired += self.delete(slot, some)?;
             }
             self.shared.looked_at.fetch_add(page.keys, Ordering::Relaxed);
-            if page.keys > 0 && !self.pause(self.pace.rest(page.keys, page.bytes).saturating_sub(started.elapsed())) {
+            if page.keys > 0 && !self.pause(self.pace().rest(page.keys, page.bytes).saturating_sub(started.elapsed())) {
                 return Err(Unfinished::Stopped);
             }
             match page.last {
@@ -256,12 +259,16 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
             if record.is_expired(now_ms) {
                 let discarded = record.discarded().map_err(|error| EngineError::Damaged(error.to_string()))?;
                 writer.delete(slot, key, discarded);
+                writer.count_expired();
                 count += 1;
             }
         }
         let _ = writer.commit()?;
-        self.engine.expiries().count_removed(count);
         Ok(count)
+    }
+
+    fn pace(&self) -> SweepPace {
+        *self.shared.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn permitted(&self, slot: Slot) -> Result<(), Unfinished> {

@@ -34,6 +34,7 @@ pub struct Writer {
     stripes: Vec<Stripe>,
     batch: Batch,
     discarded: Vec<(Slot, Generation, u64)>,
+    expired: u64,
     commits: u64,
     observed: Cell<bool>,
 }
@@ -49,7 +50,16 @@ impl Writer {
     /// A writer outside the gate, with nothing gathered.
     pub fn new(engine: Arc<Engine>) -> Self {
         let batch = Batch::new(engine.database());
-        Self { engine, place: None, stripes: Vec::new(), batch, discarded: Vec::new(), commits: 0, observed: Cell::new(false) }
+        Self {
+            engine,
+            place: None,
+            stripes: Vec::new(),
+            batch,
+            discarded: Vec::new(),
+            expired: 0,
+            commits: 0,
+            observed: Cell::new(false),
+        }
     }
 
     /// The engine it writes to.
@@ -170,6 +180,11 @@ impl Writer {
         self.discard(slot, replaced);
     }
 
+    /// Counts a key that is written over or deleted after it had expired.
+    pub fn count_expired(&mut self) {
+        self.expired += 1;
+    }
+
     /// A subkey of a collection gets this value. The collection's own record is the caller's to write.
     pub fn put_subkey(&mut self, slot: Slot, version: u64, subkey: &[u8], value: &[u8]) {
         // Before the batch is applied: a plain SET that comes after it has to look for what it replaces.
@@ -204,6 +219,7 @@ impl Writer {
         // Under the stripes: changes of one key are published in the order in which they were applied.
         self.engine.feed().publish(sequence, &self.batch);
         self.engine.note_commit(self.batch.len());
+        self.engine.expiries().count_removed(self.expired);
         for (slot, generation, version) in self.discarded.drain(..) {
             self.engine.reclaimer().discarded(slot, generation, version);
         }
@@ -213,6 +229,7 @@ impl Writer {
     fn release(&mut self) {
         self.batch.clear();
         self.discarded.clear();
+        self.expired = 0;
         self.commits += 1;
         self.engine.stripes().unlock(&self.stripes);
         self.stripes.clear();

@@ -152,8 +152,13 @@ impl<'e> Keyspace<'e> {
             // A key that is named twice is gone the second time: the writer knows.
             let Some(stored) = self.stored(slot, key)? else { continue };
             let record = stored.record()?;
-            count += i64::from(!record.is_expired(self.now_ms));
-            self.writer.borrow_mut().delete(slot, key, discarded(&record)?);
+            let mut writer = self.writer.borrow_mut();
+            if record.is_expired(self.now_ms) {
+                writer.count_expired();
+            } else {
+                count += 1;
+            }
+            writer.delete(slot, key, discarded(&record)?);
         }
         Ok(count)
     }
@@ -204,9 +209,13 @@ impl<'e> Keyspace<'e> {
         let slot = Slot::of_key(key);
         let stored = self.stored(slot, key)?;
         let record = stored.as_ref().map(Stored::record).transpose()?;
-        let (change, result) = decide(record.filter(|record| !record.is_expired(self.now_ms)))?;
+        let expired = record.is_some_and(|record| record.is_expired(self.now_ms));
+        let (change, result) = decide(record.filter(|_| !expired))?;
         let replaced = record.map(|record| discarded(&record)).transpose()?.flatten();
         let mut writer = self.writer.borrow_mut();
+        if expired && !matches!(change, Change::Keep) {
+            writer.count_expired();
+        }
         match (change, record) {
             (Change::String(value, expires_at_ms), _) => {
                 writer.put(slot, key, &Record::string(&value, expires_at_ms), replaced);
