@@ -3,5 +3,5 @@
 mod reply;
 mod request;
 
-pub use reply::{ReplyWriter, Version};
+pub use reply::{Aggregate, ReplyWriter, Version};
 pub use request::{ProtocolError, Request, RequestLimits, RequestReader};

@@ -1,10 +1,13 @@
 //! Data types on the engine. Knows no socket and no protocol.
 
+mod hashes;
 mod keyspace;
 mod long_double;
 mod prefetch;
+mod sampling;
 mod strings;
 
+pub use hashes::Hash;
 pub use keyspace::{ExpireCondition, Keyspace, TypeError};
 pub use prefetch::Prefetch;
 pub(crate) use strings::parse_integer;

@@ -1,49 +1,17 @@
 //! The same commands, made at random, to a real redis-server and to a store: same replies, same final state, restarts in between.
 
-use std::{
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use proptest::{
     prelude::*,
     strategy::ValueTree as _,
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 use redis::Value;
-use sluice_tests::store::{Setup, free_port, wait_for};
+use sluice_tests::store::Setup;
 
-/// A redis-server that ends with the test.
-struct RedisServer {
-    child: Child,
-    port: u16,
-}
-
-impl RedisServer {
-    fn start() -> anyhow::Result<Self> {
-        let port = free_port()?;
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .stdout(Stdio::null())
-            .spawn()
-            .context("redis-server is needed to compare with: `make setup` installs it")?;
-        Ok(Self { child, port })
-    }
-
-    async fn client(&self) -> anyhow::Result<redis::aio::MultiplexedConnection> {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
-        wait_for("redis-server", || async { Ok(client.get_multiplexed_async_connection().await.is_ok()) }).await?;
-        Ok(client.get_multiplexed_async_connection().await?)
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::reference::RedisServer;
 
 fn key() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a", "b", "c", "{x}1", "{x}2", ""]).prop_map(str::to_owned)

@@ -4,5 +4,7 @@
 
 mod clients;
 mod differential;
+mod hashes;
 mod hostile;
 mod kvrocks;
+mod reference;

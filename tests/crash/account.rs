@@ -23,6 +23,12 @@ pub(crate) enum Op {
     ExpireAt(String, u64),
     /// PERSIST.
     Persist(String),
+    /// HSET, of keys that are hashes or nothing.
+    SetFields(String, Vec<(String, String)>),
+    /// HDEL.
+    DeleteFields(String, Vec<String>),
+    /// HINCRBY by one, of fields that only this op and deletion touch.
+    IncrementField(String, String),
     /// FLUSHDB: sent while no writer has anything under way.
     DeleteAll,
 }
@@ -43,6 +49,14 @@ impl Op {
             Self::Delete(keys) => std::iter::once("DEL".to_owned()).chain(keys.iter().cloned()).collect(),
             Self::ExpireAt(key, at) => words(&["PEXPIREAT", key, &at.to_string()]),
             Self::Persist(key) => words(&["PERSIST", key]),
+            Self::SetFields(key, pairs) => {
+                let pairs = pairs.iter().flat_map(|(field, value)| [field.clone(), value.clone()]);
+                ["HSET".to_owned(), key.clone()].into_iter().chain(pairs).collect()
+            }
+            Self::DeleteFields(key, fields) => {
+                ["HDEL".to_owned(), key.clone()].into_iter().chain(fields.iter().cloned()).collect()
+            }
+            Self::IncrementField(key, field) => words(&["HINCRBY", key, field, "1"]),
             Self::DeleteAll => words(&["FLUSHDB"]),
         }
     }
@@ -50,9 +64,14 @@ impl Op {
     /// The keys it touches; `None`: all.
     fn keys(&self) -> Option<Vec<&str>> {
         Some(match self {
-            Self::Set(key, ..) | Self::Append(key, _) | Self::Increment(key) | Self::ExpireAt(key, _) | Self::Persist(key) => {
-                vec![key]
-            }
+            Self::Set(key, ..)
+            | Self::Append(key, _)
+            | Self::Increment(key)
+            | Self::ExpireAt(key, _)
+            | Self::Persist(key)
+            | Self::SetFields(key, _)
+            | Self::DeleteFields(key, _)
+            | Self::IncrementField(key, _) => vec![key],
             Self::SetMany(pairs) => pairs.iter().map(|(key, _)| key.as_str()).collect(),
             Self::Delete(keys) => keys.iter().map(String::as_str).collect(),
             Self::DeleteAll => return None,
@@ -60,35 +79,56 @@ impl Op {
     }
 }
 
+/// What a key holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    String(String),
+    Hash(BTreeMap<String, String>),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::String(text.to_owned())
+    }
+}
+
 /// A key: its value, and when it expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    pub(crate) value: String,
+    pub(crate) value: Value,
     pub(crate) expires_at_ms: Option<u64>,
 }
 
 /// Keys and what they hold.
 pub(crate) type State = BTreeMap<String, Entry>;
 
+impl Entry {
+    fn string(value: &str, expires_at_ms: Option<u64>) -> Self {
+        Self { value: value.into(), expires_at_ms }
+    }
+}
+
 fn apply(state: &mut State, op: &Op) {
     match op {
         Op::Set(key, value, expires_at_ms) => {
-            state.insert(key.clone(), Entry { value: value.clone(), expires_at_ms: *expires_at_ms });
+            state.insert(key.clone(), Entry::string(value, *expires_at_ms));
         }
         Op::SetMany(pairs) => {
             for (key, value) in pairs {
-                state.insert(key.clone(), Entry { value: value.clone(), expires_at_ms: None });
+                state.insert(key.clone(), Entry::string(value, None));
             }
         }
         Op::Append(key, value) => match state.get_mut(key) {
-            Some(entry) => entry.value.push_str(value),
-            None => {
-                state.insert(key.clone(), Entry { value: value.clone(), expires_at_ms: None });
+            Some(Entry { value: Value::String(text), .. }) => text.push_str(value),
+            _ => {
+                state.insert(key.clone(), Entry::string(value, None));
             }
         },
         Op::Increment(key) => {
-            let entry = state.entry(key.clone()).or_insert_with(|| Entry { value: "0".into(), expires_at_ms: None });
-            entry.value = entry.value.parse::<u64>().map_or_else(|_| "no number".into(), |number| (number + 1).to_string());
+            let entry = state.entry(key.clone()).or_insert_with(|| Entry::string("0", None));
+            if let Value::String(text) = &mut entry.value {
+                *text = plus_one(text);
+            }
         }
         Op::Delete(keys) => keys.iter().for_each(|key| {
             state.remove(key);
@@ -103,7 +143,34 @@ fn apply(state: &mut State, op: &Op) {
                 entry.expires_at_ms = None;
             }
         }
+        Op::SetFields(key, pairs) => fields(state, key).extend(pairs.iter().cloned()),
+        Op::IncrementField(key, field) => {
+            let text = fields(state, key).entry(field.clone()).or_insert_with(|| "0".to_owned());
+            *text = plus_one(text);
+        }
+        Op::DeleteFields(key, gone) => {
+            if state.contains_key(key) {
+                let fields = fields(state, key);
+                fields.retain(|field, _| !gone.contains(field));
+                if fields.is_empty() {
+                    state.remove(key);
+                }
+            }
+        }
         Op::DeleteAll => state.clear(),
+    }
+}
+
+fn plus_one(text: &str) -> String {
+    text.parse::<u64>().map_or_else(|_| "no number".into(), |number| (number + 1).to_string())
+}
+
+/// The fields of a hash, which is made if it is not there.
+fn fields<'s>(state: &'s mut State, key: &str) -> &'s mut BTreeMap<String, String> {
+    let none = || Entry { value: Value::Hash(BTreeMap::new()), expires_at_ms: None };
+    match &mut state.entry(key.to_owned()).or_insert_with(none).value {
+        Value::Hash(fields) => fields,
+        Value::String(_) => panic!("{key} is never a string"),
     }
 }
 
@@ -238,7 +305,7 @@ mod tests {
     }
 
     fn state(pairs: &[(&str, &str)]) -> State {
-        pairs.iter().map(|(key, value)| ((*key).into(), Entry { value: (*value).into(), expires_at_ms: None })).collect()
+        pairs.iter().map(|(key, value)| ((*key).into(), Entry::string(value, None))).collect()
     }
 
     fn account(ops: &[Op], acknowledged: usize, promised: usize) -> Account {
@@ -272,10 +339,27 @@ mod tests {
     }
 
     #[test]
+    fn a_torn_hash_is_no_state() {
+        let pairs = |value: &str| ["f", "g"].map(|field| (field.to_owned(), value.to_owned())).to_vec();
+        let ops = [
+            Op::SetFields("h".into(), pairs("1")),
+            Op::SetFields("h".into(), pairs("2")),
+            Op::DeleteFields("h".into(), vec!["f".into(), "g".into()]),
+        ];
+        let hash = |f: &str, g: &str| -> State {
+            let fields = [("f".to_owned(), f.to_owned()), ("g".to_owned(), g.to_owned())].into();
+            [("h".to_owned(), Entry { value: Value::Hash(fields), expires_at_ms: None })].into()
+        };
+        for (found, fits) in [(hash("1", "1"), true), (hash("2", "2"), true), (State::new(), true), (hash("1", "2"), false)] {
+            assert_eq!(account(&ops, 1, 1).check(&found, 0..=0).is_ok(), fits, "{found:?}");
+        }
+    }
+
+    #[test]
     fn an_expired_key_has_to_be_gone_and_one_that_lives_has_to_be_there() {
         let at = 1_000_000;
         let ops = [Op::Set("a".into(), "1".into(), Some(at))];
-        let alive: State = [("a".into(), Entry { value: "1".into(), expires_at_ms: Some(at) })].into();
+        let alive: State = [("a".into(), Entry::string("1", Some(at)))].into();
         for (read, found, fits) in [
             (at - 10_000, &alive, true),
             (at - 10_000, &State::new(), false),

@@ -3,12 +3,15 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use sluice_tests::store::{Setup, StoreProcess};
+use sluice_tests::{
+    resp::{Answer, Connection},
+    store::{Setup, StoreProcess},
+};
 use tokio::sync::RwLock;
 
 use crate::{
     account::{Account, Checked, Op},
-    writer::{Answer, Connection, Dice, Writer, now_ms},
+    writer::{Dice, Writer, now_ms},
 };
 
 /// Writers at once.
@@ -120,19 +123,18 @@ impl KillLoop<'_> {
         dice: &mut Dice,
         total: &mut Total,
     ) -> anyhow::Result<()> {
-        let Ok(mut connection) = Connection::open(store).await else { return Ok(()) };
+        let Ok(mut connection) = Connection::open(&store.address()).await else { return Ok(()) };
         // Even a short loop has each of them.
         let mut first = Some(kill % 3);
         loop {
             tokio::time::sleep(Duration::from_millis(10 + dice.below(60))).await;
             match first.take().unwrap_or_else(|| dice.below(8)) {
-                // Without a log FLUSHDB does not yet reach slots whose keys were all deleted since the last flush round.
-                0 if self.wal => {
+                0 => {
                     // Alone: its place among the writers' operations is then known.
                     let _alone = pause.write().await;
                     writers.iter().for_each(|writer| writer.with_account(|account| account.send(Op::DeleteAll)));
                     let Ok(answer) = connection.ask(&["FLUSHDB"]).await else { return Ok(()) };
-                    ensure!(answer == Answer::Line("OK".into()), "FLUSHDB: {answer:?}");
+                    ensure!(answer == Answer::Simple("OK".into()), "FLUSHDB: {answer:?}");
                     // It is one synced write, whatever the mode: nothing from before may come back.
                     for writer in writers {
                         writer.with_account(|account| {
@@ -145,7 +147,7 @@ impl KillLoop<'_> {
                 1 | 2 if self.switch_policy => {
                     let policy = ["always", "everysec", "no"][dice.below(3) as usize];
                     let Ok(answer) = connection.ask(&["CONFIG", "SET", "sync", policy]).await else { return Ok(()) };
-                    ensure!(answer == Answer::Line("OK".into()), "CONFIG SET sync {policy}: {answer:?}");
+                    ensure!(answer == Answer::Simple("OK".into()), "CONFIG SET sync {policy}: {answer:?}");
                     total.policies += 1;
                 }
                 _ => {
@@ -164,7 +166,7 @@ impl KillLoop<'_> {
     }
 
     async fn check(&self, store: &StoreProcess, writers: &[Writer], total: &mut Total) -> anyhow::Result<()> {
-        let mut connection = Connection::open(store).await?;
+        let mut connection = Connection::open(&store.address()).await?;
         for writer in writers {
             let began = now_ms();
             let found = writer.read_back(&mut connection).await?;

@@ -1,19 +1,19 @@
-//! Writers that pipeline, and see each answer by itself: a connection that breaks leaves some of a pipeline answered and some not.
+//! Writers that pipeline, until the connection breaks.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context as _, bail, ensure};
-use sluice_tests::store::StoreProcess;
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::TcpStream,
-    sync::RwLock,
+use anyhow::Context as _;
+use sluice_tests::{
+    resp::{Answer, Connection},
+    store::StoreProcess,
 };
+use tokio::sync::RwLock;
 
-use crate::account::{Account, Entry, Op, State};
+use crate::account::{Account, Entry, Op, State, Value};
 
 /// Keys of each kind a writer has.
 const KEYS: u64 = 24;
@@ -47,74 +47,6 @@ impl Dice {
     }
 }
 
-/// A connection that sends many commands and reads one answer at a time.
-pub(crate) struct Connection(BufReader<TcpStream>);
-
-/// An answer, as far as these tests look into it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    Line(String),
-    Bulk(Option<String>),
-    Array(Vec<Answer>),
-}
-
-impl Connection {
-    pub(crate) async fn open(store: &StoreProcess) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(store.address()).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self(BufReader::new(stream)))
-    }
-
-    pub(crate) async fn send(&mut self, commands: &[Vec<String>]) -> anyhow::Result<()> {
-        let mut bytes = Vec::new();
-        for words in commands {
-            bytes.extend(format!("*{}\r\n", words.len()).bytes());
-            words.iter().for_each(|word| bytes.extend(format!("${}\r\n{word}\r\n", word.len()).bytes()));
-        }
-        Ok(self.0.get_mut().write_all(&bytes).await?)
-    }
-
-    /// The next answer; an error answer is an error.
-    pub(crate) async fn answer(&mut self) -> anyhow::Result<Answer> {
-        let mut line = String::new();
-        ensure!(self.0.read_line(&mut line).await? > 0, "the connection is closed");
-        let line = line.strip_suffix("\r\n").context("the connection was closed within a line")?;
-        let (kind, rest) = line.split_at_checked(1).context("an empty line")?;
-        match kind {
-            "+" | ":" => Ok(Answer::Line(rest.to_owned())),
-            "$" => match rest.parse::<i64>()? {
-                -1 => Ok(Answer::Bulk(None)),
-                length => {
-                    let mut bytes = vec![0; usize::try_from(length)? + 2];
-                    self.0.read_exact(&mut bytes).await?;
-                    bytes.truncate(bytes.len() - 2);
-                    Ok(Answer::Bulk(Some(String::from_utf8(bytes)?)))
-                }
-            },
-            "*" => {
-                let mut answers = Vec::new();
-                for _ in 0..rest.parse::<u64>()? {
-                    answers.push(Box::pin(self.answer()).await?);
-                }
-                Ok(Answer::Array(answers))
-            }
-            "-" => bail!(RefusedError(rest.to_owned())),
-            _ => bail!("no answer begins with {line:?}"),
-        }
-    }
-
-    /// One command and its answer.
-    pub(crate) async fn ask(&mut self, words: &[&str]) -> anyhow::Result<Answer> {
-        self.send(&[words.iter().map(|word| (*word).to_owned()).collect()]).await?;
-        self.answer().await
-    }
-}
-
-/// An error answer: not a broken connection.
-#[derive(Debug, thiserror::Error)]
-#[error("refused: {0}")]
-pub(crate) struct RefusedError(pub(crate) String);
-
 /// A writer with keys of its own.
 #[derive(Clone)]
 pub(crate) struct Writer {
@@ -137,7 +69,7 @@ impl Writer {
 
     /// Every key it may write.
     fn keys(&self) -> Vec<String> {
-        ["value", "counter", "short"].iter().flat_map(|kind| (0..KEYS).map(|number| self.key(kind, number))).collect()
+        ["value", "counter", "short", "hash"].iter().flat_map(|kind| (0..KEYS).map(|number| self.key(kind, number))).collect()
     }
 
     fn op(&self, dice: &mut Dice) -> Op {
@@ -146,7 +78,9 @@ impl Writer {
             format!("{}{}", dice.below(1 << 40), String::from(letter).repeat(dice.below(300) as usize))
         };
         let key = self.key("value", dice.below(KEYS));
-        match dice.below(20) {
+        let hash = self.key("hash", dice.below(KEYS / 4));
+        let field = |dice: &mut Dice| format!("field:{}", dice.below(12));
+        match dice.below(30) {
             0..=4 => Op::Set(key, value(dice), None),
             5..=8 => Op::Increment(self.key("counter", dice.below(KEYS))),
             9..=11 => {
@@ -161,6 +95,14 @@ impl Writer {
             15 => Op::ExpireAt(key, now_ms() + FAR_MS + dice.below(1000)),
             16 => Op::Persist(key),
             17 => Op::Delete(vec![self.key("short", dice.below(KEYS))]),
+            18..=21 => Op::SetFields(hash, (0..=dice.below(6)).map(|_| (field(dice), value(dice))).collect()),
+            22..=24 => Op::DeleteFields(hash, (0..=dice.below(4)).map(|_| field(dice)).collect()),
+            25 | 26 => Op::IncrementField(hash, format!("number:{}", dice.below(4))),
+            27 => match dice.below(3) {
+                0 => Op::Delete(vec![hash]),
+                1 => Op::ExpireAt(hash, now_ms() + FAR_MS + dice.below(1000)),
+                _ => Op::Persist(hash),
+            },
             _ => Op::Set(self.key("short", dice.below(KEYS)), value(dice), Some(now_ms() + dice.below(SOON_MS_MAX))),
         }
     }
@@ -168,7 +110,7 @@ impl Writer {
     /// Writes until the connection breaks. While somebody holds `pause` alone, nothing is under way. An error answer is an error.
     pub(crate) async fn write(self, store: &StoreProcess, pause: &RwLock<()>, seed: u64) -> anyhow::Result<()> {
         let mut dice = Dice::new(seed);
-        let Ok(mut connection) = Connection::open(store).await else { return Ok(()) };
+        let Ok(mut connection) = Connection::open(&store.address()).await else { return Ok(()) };
         loop {
             let _together = pause.read().await;
             let ops: Vec<Op> = (0..=dice.below(PIPELINE_MAX)).map(|_| self.op(&mut dice)).collect();
@@ -180,30 +122,51 @@ impl Writer {
             }
             for _ in 0..count {
                 match connection.answer().await {
+                    Ok(Answer::Error(text)) => anyhow::bail!("refused: {text}"),
                     Ok(_) => self.with_account(Account::acknowledge),
-                    Err(error) if error.is::<RefusedError>() => return Err(error),
                     Err(_) => return Ok(()),
                 }
             }
         }
     }
 
-    /// Reads every key it may have written.
+    /// Reads every key it may have written. A hash that does not agree with itself is an error.
     pub(crate) async fn read_back(&self, connection: &mut Connection) -> anyhow::Result<State> {
-        let keys = self.keys();
-        let commands: Vec<Vec<String>> =
-            keys.iter().flat_map(|key| ["GET", "PEXPIRETIME"].map(|name| vec![name.to_owned(), key.clone()])).collect();
-        connection.send(&commands).await?;
         let mut state = State::new();
-        for key in keys {
-            let (value, expires) = (connection.answer().await?, connection.answer().await?);
+        for key in self.keys() {
+            let read = |name: &str| vec![name.to_owned(), key.clone()];
+            let is_hash = key.starts_with("hash:");
+            let names: &[&str] = if is_hash { &["HGETALL", "PEXPIRETIME", "HLEN"] } else { &["GET", "PEXPIRETIME"] };
+            let answers = connection.ask_all(&names.iter().map(|name| read(name)).collect::<Vec<_>>()).await?;
+            let value = match &answers[0] {
+                Answer::Bulk(Some(_)) => Value::String(text(&answers[0])?),
+                Answer::Bulk(None) => continue,
+                pairs @ Answer::Array(_) => {
+                    let pairs = pairs.elements().chunks(2);
+                    let fields = pairs.map(|pair| anyhow::Ok((text(&pair[0])?, text(&pair[1])?)));
+                    let fields = fields.collect::<anyhow::Result<BTreeMap<_, _>>>()?;
+                    let size = Answer::Integer(fields.len() as i64);
+                    anyhow::ensure!(answers[2] == size, "{key} is torn: HLEN {:?}, fields {fields:?}", answers[2]);
+                    if fields.is_empty() {
+                        continue;
+                    }
+                    Value::Hash(fields)
+                }
+                other => anyhow::bail!("{key}: {other:?}"),
+            };
             // A key that expires between the two is gone.
-            if let (Answer::Bulk(Some(value)), Answer::Line(expires)) = (value, expires)
-                && expires != "-2"
-            {
-                state.insert(key, Entry { value, expires_at_ms: expires.parse().ok() });
+            match answers[1] {
+                Answer::Integer(-2) => {}
+                Answer::Integer(at) => {
+                    state.insert(key, Entry { value, expires_at_ms: u64::try_from(at).ok() });
+                }
+                ref other => anyhow::bail!("{key}: PEXPIRETIME {other:?}"),
             }
         }
         Ok(state)
     }
+}
+
+fn text(answer: &Answer) -> anyhow::Result<String> {
+    answer.text().map(str::to_owned).with_context(|| format!("no text: {answer:?}"))
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 pub mod bench;
 pub mod kubernetes;
 pub mod load;
+pub mod resp;
 pub mod store;
 
 /// A file or folder of this repository, named from its root. The checkout is asked for when it runs: a target folder that

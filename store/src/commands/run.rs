@@ -166,6 +166,9 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
             return Ok(Step::Busy);
         }
     }
+    if spec.flags.has(Flags::ORDERED) && cx.writer.borrow().has_gathered_subkeys() {
+        return Ok(Step::Busy);
+    }
     match spec.handler {
         Handler::Now(execute) => {
             execute(cx, request)?;

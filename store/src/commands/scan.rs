@@ -1,52 +1,20 @@
 //! Iterating over the keys of this node: SCAN, DBSIZE.
 //!
-//! A cursor is `slot (14 bits) · token (40 bits)`. The token stands for the last key returned of that slot; a token that is not known
-//! any more (a restart, or too many scans at once) means the slot's beginning: keys may then come twice, none is left out.
+//! A cursor is `slot (14 bits) · number (40 bits)`; the number stands for the last key returned of that slot, see [`super::cursors`].
 
-use std::{
-    collections::VecDeque,
-    ops::ControlFlow,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{ops::ControlFlow, sync::Arc};
 
 use sluice_topology::{Slot, SlotRanges};
 
-use super::{CommandError, Later, LaterReply, glob};
+use super::{
+    CommandError, Later, LaterReply,
+    cursors::{self, CURSOR_BITS, Scanned},
+    glob,
+};
 use crate::{engine::Engine, node::Node, protocol::Request, types::parse_integer};
 
-/// Cursors inside a slot that are remembered.
-const CURSORS_MAX: usize = 4096;
-const TOKEN_BITS: u32 = 40;
 /// Keys looked at by one call, whatever COUNT says.
 const COUNT_MAX: usize = 100_000;
-
-static CURSORS: Mutex<Cursors> = Mutex::new(Cursors { next: 1, known: VecDeque::new() });
-
-struct Cursors {
-    next: u64,
-    known: VecDeque<(u64, Vec<u8>)>,
-}
-
-impl Cursors {
-    fn remember(&mut self, key: Vec<u8>) -> u64 {
-        let token = self.next;
-        self.next = (self.next + 1) & ((1 << TOKEN_BITS) - 1);
-        self.next = self.next.max(1);
-        if self.known.len() >= CURSORS_MAX {
-            self.known.pop_front();
-        }
-        self.known.push_back((token, key));
-        token
-    }
-
-    fn recall(&self, token: u64) -> Option<Vec<u8>> {
-        self.known.iter().rev().find(|(known, _)| *known == token).map(|(_, key)| key.clone())
-    }
-}
-
-fn cursors() -> std::sync::MutexGuard<'static, Cursors> {
-    CURSORS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 struct Wanted {
     from: Slot,
@@ -80,9 +48,9 @@ pub(super) fn scan(node: &Arc<Node>, request: &Request) -> Result<Later, Command
 fn parse(request: &Request) -> Result<Wanted, CommandError> {
     let text = std::str::from_utf8(&request[1]).ok();
     let cursor: u64 = text.and_then(|text| text.parse().ok()).ok_or_else(|| CommandError::new("ERR invalid cursor"))?;
-    let slot = u16::try_from(cursor >> TOKEN_BITS).ok().and_then(Slot::new);
+    let slot = u16::try_from(cursor >> CURSOR_BITS).ok().and_then(Slot::new);
     let from = slot.ok_or_else(|| CommandError::new("ERR invalid cursor"))?;
-    let after = cursors().recall(cursor & ((1 << TOKEN_BITS) - 1));
+    let after = cursors::recall(Scanned::Slot(from), cursor & ((1 << CURSOR_BITS) - 1));
     let mut wanted = Wanted { from, after, pattern: None, kind: None, count: 10 };
     let mut words = request[2..].iter();
     while let Some(word) = words.next() {
@@ -123,8 +91,8 @@ fn page(engine: &Engine, served: &SlotRanges, wanted: Wanted) -> Result<Page, Co
             })?;
         }
         if let Some(key) = stopped_at {
-            let token = cursors().remember(key);
-            return Ok(Page { cursor: (u64::from(slot.get()) << TOKEN_BITS) | token, keys });
+            let number = cursors::remember(Scanned::Slot(slot), key);
+            return Ok(Page { cursor: (u64::from(slot.get()) << CURSOR_BITS) | number, keys });
         }
         after = None;
         let next = match Slot::new(slot.get() + 1) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    CommandError, client, cluster, clusterx, config, flush, info, keys, persistence,
+    CommandError, client, cluster, clusterx, config, flush, hash_scans, hashes, info, keys, persistence,
     run::{Context, Later},
     scan, server, strings,
 };
@@ -36,6 +36,8 @@ impl Flags {
     pub const BLIND: Self = Self(128);
     /// Only ever gives space back: done on a full disk as well.
     pub const FREES: Self = Self(256);
+    /// Goes over the subkeys of a collection: those that its thread has gathered have to be committed first.
+    pub const ORDERED: Self = Self(512);
     /// None.
     pub const NONE: Self = Self(0);
 
@@ -136,6 +138,7 @@ macro_rules! commands {
 
 const NONE: Flags = Flags::NONE;
 const SLOW_READ: Flags = Flags::READONLY;
+const ORDERED: Flags = Flags::READONLY.and(Flags::ORDERED);
 const SLOW_WRITE: Flags = Flags::WRITE;
 const ADMIN: Flags = Flags::ADMIN;
 
@@ -169,6 +172,22 @@ commands! {
     "expiretime"   2 READ  ONE   "7.0.0"  "O(1)" Now(keys::expiretime) "Unix time in seconds at which a key expires.";
     "pexpiretime"  2 READ  ONE   "7.0.0"  "O(1)" Now(keys::pexpiretime) "Unix time in milliseconds at which a key expires.";
     "persist"      2 WRITE ONE   "2.2.0"  "O(1)" Now(keys::persist) "Lets a key live for ever.";
+    "hset"        -4 WRITE ONE   "2.0.0"  "O(N) of the fields" Now(hashes::hset) "Sets fields of a hash.";
+    "hmset"       -4 WRITE ONE   "2.0.0"  "O(N) of the fields" Now(hashes::hmset) "Sets fields of a hash; HSET with another reply.";
+    "hsetnx"       4 WRITE ONE   "2.0.0"  "O(1)" Now(hashes::hsetnx) "Sets a field of a hash if there is no such field.";
+    "hget"         3 READ  ONE   "2.0.0"  "O(1)" Now(hashes::hget) "The value of a field.";
+    "hmget"       -3 READ  ONE   "2.0.0"  "O(N) of the fields" Now(hashes::hmget) "Values of several fields.";
+    "hdel"        -3 FREES ONE   "2.0.0"  "O(N) of the fields" Now(hashes::hdel) "Deletes fields, and the hash with the last of them.";
+    "hlen"         2 READ  ONE   "2.0.0"  "O(1)" Now(hashes::hlen) "How many fields a hash has.";
+    "hexists"      3 READ  ONE   "2.0.0"  "O(1)" Now(hashes::hexists) "Whether a hash has a field.";
+    "hstrlen"      3 READ  ONE   "3.2.0"  "O(1)" Now(hashes::hstrlen) "Length of a field's value.";
+    "hincrby"      4 WRITE ONE   "2.0.0"  "O(1)" Now(hashes::hincrby) "Adds a whole number to a field.";
+    "hincrbyfloat" 4 WRITE ONE   "2.6.0"  "O(1)" Now(hashes::hincrbyfloat) "Adds a floating point number to a field.";
+    "hgetall"      2 ORDERED ONE "2.0.0"  "O(N) of the hash" Now(hash_scans::hgetall) "Every field and its value.";
+    "hkeys"        2 ORDERED ONE "2.0.0"  "O(N) of the hash" Now(hash_scans::hkeys) "Every field.";
+    "hvals"        2 ORDERED ONE "2.0.0"  "O(N) of the hash" Now(hash_scans::hvals) "Every value.";
+    "hrandfield"  -2 ORDERED ONE "6.2.0"  "O(N) of the hash" Now(hash_scans::hrandfield) "Fields at random, with WITHVALUES.";
+    "hscan"       -3 ORDERED ONE "2.8.0"  "O(COUNT) a call" Now(hash_scans::hscan) "Iterates over the fields, with MATCH, COUNT, NOVALUES.";
     "scan"        -2 SLOW_READ NO_KEYS "2.8.0" "O(COUNT) a call" Later(scan::scan) "Iterates over the keys, with MATCH, COUNT, TYPE.";
     "dbsize"       1 SLOW_READ NO_KEYS "1.0.0" "O(N) of the keys" Later(scan::dbsize) "How many keys there are, counted.";
     "flushdb"     -1 SLOW_WRITE NO_KEYS "1.0.0" "O(N) of the slots that hold keys" Later(server::flushdb) "Deletes every key.";

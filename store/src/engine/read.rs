@@ -8,7 +8,7 @@ use super::{
     batch::hash,
     database::Engine,
     families::Family,
-    layout::{PREFIX_LEN, prefix},
+    layout::{PREFIX_LEN, prefix, subkey_prefix},
     record_cache::Cached,
 };
 
@@ -82,6 +82,20 @@ impl Engine {
             self.database().db().get_pinned_cf_opt(self.database().family(Family::Data), stored, self.read_options())
         });
         Ok(found?)
+    }
+
+    /// Whether, and with which values, a collection has those subkeys, as of one moment, by one call into RocksDB.
+    pub fn get_subkeys<'k>(
+        &self,
+        slot: Slot,
+        version: u64,
+        subkeys: impl Iterator<Item = &'k [u8]>,
+    ) -> Vec<Result<Option<DBPinnableSlice<'_>>, EngineError>> {
+        let begin = subkey_prefix(slot, self.live(slot), version);
+        let stored: Vec<Vec<u8>> = subkeys.map(|subkey| [&begin, subkey].concat()).collect();
+        let data = self.database().family(Family::Data);
+        let found = self.database().db().batched_multi_get_cf_opt(data, &stored, false, self.read_options());
+        found.into_iter().map(|one| Ok(one?)).collect()
     }
 
     /// The records of several keys, by one call into RocksDB for those that are not cached. Of keys that are to be `together`, the

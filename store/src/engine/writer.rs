@@ -36,6 +36,7 @@ pub struct Writer {
     discarded: Vec<(Slot, Generation, u64)>,
     expired: u64,
     commits: u64,
+    subkeys: bool,
     observed: Cell<bool>,
 }
 
@@ -58,6 +59,7 @@ impl Writer {
             discarded: Vec::new(),
             expired: 0,
             commits: 0,
+            subkeys: false,
             observed: Cell::new(false),
         }
     }
@@ -161,6 +163,11 @@ impl Writer {
         found
     }
 
+    /// Whether something of a collection was gathered: what reads subkeys in order sees only what is committed.
+    pub fn has_gathered_subkeys(&self) -> bool {
+        self.subkeys
+    }
+
     /// A key gets this record. `replaced` is the collection it held before, if the new record does not go on with it.
     pub fn put(&mut self, slot: Slot, key: &[u8], record: &Record<'_>, replaced: Option<Discarded>) {
         debug_assert!(self.holds(slot, key));
@@ -189,11 +196,13 @@ impl Writer {
     pub fn put_subkey(&mut self, slot: Slot, version: u64, subkey: &[u8], value: &[u8]) {
         // Before the batch is applied: a plain SET that comes after it has to look for what it replaces.
         self.engine.contents().mark(slot, COLLECTIONS);
+        self.subkeys = true;
         self.batch.put(Family::Data, &[&self.prefix(slot), &version.to_be_bytes(), subkey], &[value]);
     }
 
     /// A subkey of a collection is gone.
     pub fn delete_subkey(&mut self, slot: Slot, version: u64, subkey: &[u8]) {
+        self.subkeys = true;
         self.batch.delete(Family::Data, &[&self.prefix(slot), &version.to_be_bytes(), subkey]);
     }
 
@@ -228,6 +237,7 @@ impl Writer {
 
     fn release(&mut self) {
         self.batch.clear();
+        self.subkeys = false;
         self.discarded.clear();
         self.expired = 0;
         self.commits += 1;

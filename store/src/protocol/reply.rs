@@ -16,6 +16,15 @@ pub enum Version {
     Resp3,
 }
 
+/// What [`ReplyWriter::counted`] writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregate {
+    /// An array of replies.
+    Array,
+    /// A map of pairs of replies.
+    Map,
+}
+
 /// Writes replies behind one another into a connection's output.
 pub struct ReplyWriter<'a> {
     out: &'a mut BytesMut,
@@ -132,6 +141,20 @@ impl<'a> ReplyWriter<'a> {
         }
     }
 
+    /// An aggregate whose elements are written before their number is known: `elements` writes and counts them (a map's: its pairs).
+    pub fn counted<E>(&mut self, aggregate: Aggregate, elements: impl FnOnce(&mut Self) -> Result<usize, E>) -> Result<(), E> {
+        let mark = self.mark();
+        let count = elements(self)?;
+        let end = self.mark();
+        match aggregate {
+            Aggregate::Array => self.array(count),
+            Aggregate::Map => self.map(count),
+        }
+        let header = self.mark() - end;
+        self.out[mark..].rotate_right(header);
+        Ok(())
+    }
+
     fn header(&mut self, kind: u8, length: usize) {
         let mut writer = self.out.writer();
         // Writing into a BytesMut does not fail.
@@ -173,6 +196,22 @@ mod tests {
         };
         assert_eq!(written(Version::Resp2, all), "*2\r\n$1\r\nk\r\n$-1\r\n:-3\r\n-ERR a  b\r\n$1\r\nt\r\n");
         assert_eq!(written(Version::Resp3, all), "%1\r\n$1\r\nk\r\n_\r\n:-3\r\n-ERR a  b\r\n=5\r\ntxt:t\r\n");
+    }
+
+    #[test]
+    fn a_count_comes_before_what_was_counted() {
+        let counted = |reply: &mut ReplyWriter<'_>| {
+            reply.ok();
+            let count = |reply: &mut ReplyWriter<'_>| -> Result<usize, ()> {
+                (0..12).for_each(|_| reply.bulk(b"x"));
+                Ok(6)
+            };
+            reply.counted(Aggregate::Map, count).unwrap();
+            reply.ok();
+        };
+        let pairs = "$1\r\nx\r\n".repeat(12);
+        assert_eq!(written(Version::Resp2, counted), format!("+OK\r\n*12\r\n{pairs}+OK\r\n"));
+        assert_eq!(written(Version::Resp3, counted), format!("+OK\r\n%6\r\n{pairs}+OK\r\n"));
     }
 
     #[test]

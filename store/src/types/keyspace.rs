@@ -19,6 +19,15 @@ pub enum TypeError {
     /// Not a number.
     #[error("ERR value is not a valid float")]
     NotFloat,
+    /// A field does not hold a whole number.
+    #[error("ERR hash value is not an integer")]
+    FieldNotInteger,
+    /// A field does not hold a number.
+    #[error("ERR hash value is not a float")]
+    FieldNotFloat,
+    /// A number that nothing can be added to.
+    #[error("ERR value is NaN or Infinity")]
+    Infinite,
     /// The sum does not fit 64 bits.
     #[error("ERR increment or decrement would overflow")]
     Overflow,
@@ -91,12 +100,20 @@ impl<'e> Keyspace<'e> {
         Self { prefetch, ..self }
     }
 
+    pub(super) fn engine(&self) -> &'e Engine {
+        self.engine
+    }
+
+    pub(super) fn writer(&self) -> &'e RefCell<Writer> {
+        self.writer
+    }
+
     pub(super) fn now_ms(&self) -> u64 {
         self.now_ms
     }
 
     /// The record of a key, expired or not: what the writer gathered for it, what was read ahead, or what the database holds.
-    fn stored(&self, slot: Slot, key: &[u8]) -> Result<Option<Stored<'e>>, EngineError> {
+    pub(super) fn stored(&self, slot: Slot, key: &[u8]) -> Result<Option<Stored<'e>>, EngineError> {
         let writer = self.writer.borrow();
         match writer.gathered_record(slot, key) {
             Gathered::Put(stored) => return Ok(Some(stored)),

@@ -139,16 +139,12 @@ impl Keyspace<'_> {
         })
     }
 
-    /// INCRBYFLOAT: the new value, as it is stored. Computed in Redis' 80-bit floating point, outside its everyday range in 64 bits.
+    /// INCRBYFLOAT: the new value, as it is stored.
     pub fn increment_float(&self, key: &[u8], by: &[u8]) -> Result<String, TypeError> {
-        let added = parse_float(by)?;
+        parse_float(by)?;
         self.change(key, |record| {
             let current = record.as_ref().map_or(Ok(&b"0"[..]), string)?;
-            let sum = parse_float(current)? + added;
-            if !sum.is_finite() {
-                return Err(TypeError::NotFinite);
-            }
-            let text = long_double::add(current, by).unwrap_or_else(|| sum.to_string());
+            let text = sum_of_floats(current, by)?;
             let expires_at_ms = record.and_then(|record| record.expires_at_ms);
             Ok((Change::String(Cow::Owned(text.clone().into_bytes()), expires_at_ms), text))
         })
@@ -172,8 +168,17 @@ pub(crate) fn parse_integer(text: &[u8]) -> Result<i64, TypeError> {
     text.and_then(|text| text.parse().ok()).ok_or(TypeError::NotInteger)
 }
 
+/// The sum as it is stored: computed in Redis' 80-bit floating point, outside of its everyday range in 64 bits.
+pub(super) fn sum_of_floats(current: &[u8], by: &[u8]) -> Result<String, TypeError> {
+    let sum = parse_float(current)? + parse_float(by)?;
+    if !sum.is_finite() {
+        return Err(TypeError::NotFinite);
+    }
+    Ok(long_double::add(current, by).unwrap_or_else(|| sum.to_string()))
+}
+
 /// A number that is not NaN.
-fn parse_float(text: &[u8]) -> Result<f64, TypeError> {
+pub(super) fn parse_float(text: &[u8]) -> Result<f64, TypeError> {
     let text = std::str::from_utf8(text).map_err(|_| TypeError::NotFloat)?;
     let blank = text.is_empty() || text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace);
     let number: f64 = text.parse().map_err(|_| TypeError::NotFloat)?;

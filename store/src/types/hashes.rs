@@ -1,0 +1,341 @@
+//! Hashes: the key's record says under which version the fields are stored, and how many there are; each field is a subkey.
+//!
+//! Every change writes the fields and the record in one batch, so that the number in the record is the number of fields, after whatever
+//! crash. A hash without fields is no key.
+
+use std::ops::ControlFlow;
+
+use sluice_topology::Slot;
+
+use super::{
+    keyspace::{Keyspace, TypeError},
+    sampling::{Choice, Dice},
+    strings::{parse_float, parse_integer, sum_of_floats},
+};
+use crate::engine::{Collection, Discarded, EngineError, Gathered, Kind, Record, Stored};
+
+/// Fields read by one call into RocksDB; fewer than [`FIELDS_TOGETHER_MIN`] are read one by one.
+const FIELDS_TOGETHER: usize = 1024;
+const FIELDS_TOGETHER_MIN: usize = 4;
+/// Fields that are picked at random, with repeats, in one pass over the hash.
+const PICKS_TOGETHER: u64 = 1 << 16;
+
+/// A hash that is there.
+pub struct Hash<'e> {
+    keys: Keyspace<'e>,
+    slot: Slot,
+    collection: Collection,
+}
+
+/// A field and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
+impl<'e> Keyspace<'e> {
+    /// The hash of that key; `None` when there is no such key. At most one point read.
+    pub fn hash(&self, key: &[u8]) -> Result<Option<Hash<'e>>, TypeError> {
+        let Some(stored) = self.live(key)? else { return Ok(None) };
+        let collection = collection(&stored.record()?)?;
+        Ok(Some(Hash { keys: *self, slot: Slot::of_key(key), collection }))
+    }
+
+    /// HSET: sets fields, makes the hash if there is none; returns how many fields are new.
+    pub fn hash_set(&self, key: &[u8], pairs: &[(&[u8], &[u8])]) -> Result<u64, TypeError> {
+        let mut change = HashChange::begin(*self, key)?;
+        let was = change.hash.collection.size;
+        let known = change.known(pairs)?;
+        for (position, (field, value)) in pairs.iter().enumerate() {
+            let is_new = match (change.pending(field), &known) {
+                (Some(there), _) => !there,
+                (None, Some(known)) => !known[position],
+                (None, None) => change.field(field)?.is_none(),
+            };
+            change.put(field, value, is_new);
+        }
+        let now = change.hash.collection.size;
+        change.finish();
+        Ok(now - was)
+    }
+
+    /// HSETNX: sets a field if it is not there; whether it did.
+    pub fn hash_set_if_missing(&self, key: &[u8], field: &[u8], value: &[u8]) -> Result<bool, TypeError> {
+        let mut change = HashChange::begin(*self, key)?;
+        let is_new = change.field(field)?.is_none();
+        if is_new {
+            change.put(field, value, true);
+            change.finish();
+        }
+        Ok(is_new)
+    }
+
+    /// HDEL: deletes fields, and the key with the last of them; returns how many there were. One point read a field.
+    pub fn hash_delete<'f>(&self, key: &[u8], fields: impl Iterator<Item = &'f [u8]>) -> Result<u64, TypeError> {
+        let mut change = HashChange::begin(*self, key)?;
+        if change.fresh {
+            return Ok(0);
+        }
+        let was = change.hash.collection.size;
+        for field in fields {
+            if change.field(field)?.is_some() {
+                change.remove(field);
+            }
+        }
+        let now = change.hash.collection.size;
+        change.finish();
+        Ok(was.saturating_sub(now))
+    }
+
+    /// HINCRBY: the new value of the field.
+    pub fn hash_increment(&self, key: &[u8], field: &[u8], by: i64) -> Result<i64, TypeError> {
+        let mut change = HashChange::begin(*self, key)?;
+        let current = change.field(field)?;
+        let number = current.as_deref().map_or(Ok(0), parse_integer).map_err(|_| TypeError::FieldNotInteger)?;
+        let sum = number.checked_add(by).ok_or(TypeError::Overflow)?;
+        change.put(field, sum.to_string().as_bytes(), current.is_none());
+        change.finish();
+        Ok(sum)
+    }
+
+    /// HINCRBYFLOAT: the new value of the field, as it is stored.
+    pub fn hash_increment_float(&self, key: &[u8], field: &[u8], by: &[u8]) -> Result<String, TypeError> {
+        if !parse_float(by)?.is_finite() {
+            return Err(TypeError::Infinite);
+        }
+        let mut change = HashChange::begin(*self, key)?;
+        let current = change.field(field)?;
+        let number = current.as_deref().unwrap_or(b"0");
+        parse_float(number).map_err(|_| TypeError::FieldNotFloat)?;
+        let sum = sum_of_floats(number, by)?;
+        change.put(field, sum.as_bytes(), current.is_none());
+        change.finish();
+        Ok(sum)
+    }
+}
+
+impl Hash<'_> {
+    /// How many fields there are; never 0.
+    pub fn size(&self) -> u64 {
+        self.collection.size
+    }
+
+    /// What its fields are stored under: another hash of the same name has another one.
+    pub fn version(&self) -> u64 {
+        self.collection.version
+    }
+
+    /// Calls `with` with the value of a field, `None` when there is none. One point read, no copy.
+    pub fn get<R>(&self, field: &[u8], with: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, TypeError> {
+        let version = self.collection.version;
+        match self.keys.writer().borrow().pending_subkey(self.slot, version, field) {
+            Gathered::Put(value) => return Ok(with(Some(value))),
+            Gathered::Deleted => return Ok(with(None)),
+            Gathered::Nothing => {}
+        }
+        let found = self.keys.engine().get_subkey(self.slot, version, field)?;
+        Ok(with(found.as_deref()))
+    }
+
+    /// Calls `each` with the values of several fields, in the order of `fields`; until it breaks.
+    pub fn get_many(&self, fields: &[&[u8]], mut each: impl FnMut(Option<&[u8]>) -> ControlFlow<()>) -> Result<(), TypeError> {
+        if fields.len() < FIELDS_TOGETHER_MIN {
+            for field in fields {
+                if self.get(field, &mut each)?.is_break() {
+                    break;
+                }
+            }
+            return Ok(());
+        }
+        for fields in fields.chunks(FIELDS_TOGETHER) {
+            let found = self.keys.engine().get_subkeys(self.slot, self.collection.version, fields.iter().copied());
+            for (field, found) in fields.iter().zip(found) {
+                let writer = self.keys.writer().borrow();
+                let flow = match writer.pending_subkey(self.slot, self.collection.version, field) {
+                    Gathered::Put(value) => each(Some(value)),
+                    Gathered::Deleted => each(None),
+                    Gathered::Nothing => each(found?.as_deref()),
+                };
+                if flow.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` for every field and its value, in the order of the fields, from the first one after `after`; until it breaks. All as
+    /// of one moment; what the writer has gathered has to be committed before.
+    pub fn each(&self, after: Option<&[u8]>, each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), TypeError> {
+        debug_assert!(!self.keys.writer().borrow().has_gathered_subkeys());
+        Ok(self.keys.engine().scan_subkeys(self.slot, self.collection.version, after, each)?)
+    }
+
+    /// Calls `each` for `count` fields chosen at random, none twice, or for all when there are no more; until it breaks. Costs a scan of
+    /// the hash up to the last of them.
+    pub fn sample(&self, count: u64, mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), TypeError> {
+        let mut choice = Choice::new(count, self.size());
+        self.each(None, |field, value| {
+            if choice.takes_next() && each(field, value).is_break() || choice.is_complete() {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Calls `each` for `count` fields chosen at random, the same one as often as chance has it; until it breaks. At most `bytes_max` bytes of
+    /// them are held at a time. Costs a scan of the hash for every 65536 of them.
+    pub fn sample_with_repeats(
+        &self,
+        count: u64,
+        with_values: bool,
+        bytes_max: usize,
+        mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), TypeError> {
+        let (mut dice, mut left) = (Dice::new(), count);
+        while left > 0 {
+            let now = left.min(PICKS_TOGETHER);
+            left -= now;
+            // Where in the hash, and where in the answer.
+            let mut picks: Vec<(u64, usize)> = (0..now as usize).map(|place| (dice.below(self.size()), place)).collect();
+            picks.sort_unstable();
+            for pair in self.pick(&picks, with_values, bytes_max)?.into_iter().flatten() {
+                if each(&pair.0, &pair.1).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The fields at those places in the hash, each at its place in the answer. One that is gone meanwhile, or that `bytes_max` leaves no
+    /// room for, is not there.
+    fn pick(&self, picks: &[(u64, usize)], with_values: bool, bytes_max: usize) -> Result<Vec<Option<Pair>>, TypeError> {
+        let mut found: Vec<Option<Pair>> = vec![None; picks.len()];
+        let (mut position, mut bytes, mut picks) = (0, 0, picks.iter().peekable());
+        self.each(None, |field, value| {
+            while let Some((_, place)) = picks.next_if(|(wanted, _)| *wanted == position) {
+                let value = if with_values { value } else { &[] };
+                bytes += field.len() + value.len();
+                found[*place] = Some((field.to_vec(), value.to_vec()));
+            }
+            position += 1;
+            if picks.peek().is_none() || bytes > bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(found)
+    }
+}
+
+/// A hash that is being changed: its key is claimed.
+struct HashChange<'e, 'k> {
+    hash: Hash<'e>,
+    key: &'k [u8],
+    expires_at_ms: Option<u64>,
+    /// The number of fields that its record says.
+    recorded: u64,
+    /// There was none: no field of its version is stored.
+    fresh: bool,
+    /// Something has expired under its name; if it was a collection, what is left of it.
+    expired: bool,
+    replaced: Option<Discarded>,
+}
+
+impl<'e, 'k> HashChange<'e, 'k> {
+    /// The hash of that key, or a new one. One point read.
+    fn begin(keys: Keyspace<'e>, key: &'k [u8]) -> Result<Self, TypeError> {
+        let slot = Slot::of_key(key);
+        let stored = keys.stored(slot, key)?;
+        let record = stored.as_ref().map(Stored::record).transpose()?;
+        if let Some(record) = record.filter(|record| !record.is_expired(keys.now_ms())) {
+            let collection = collection(&record)?;
+            let hash = Hash { keys, slot, collection };
+            let expires_at_ms = record.expires_at_ms;
+            return Ok(Self {
+                hash,
+                key,
+                expires_at_ms,
+                recorded: collection.size,
+                fresh: false,
+                expired: false,
+                replaced: None,
+            });
+        }
+        let expired = record.is_some();
+        let replaced = record.map(|record| record.discarded().map_err(damaged)).transpose()?.flatten();
+        let collection = Collection { version: keys.engine().next_version()?, size: 0 };
+        Ok(Self { hash: Hash { keys, slot, collection }, key, expires_at_ms: None, recorded: 0, fresh: true, expired, replaced })
+    }
+
+    /// Whether a field is there, as far as the writer has gathered it.
+    fn pending(&self, field: &[u8]) -> Option<bool> {
+        let writer = self.hash.keys.writer().borrow();
+        match writer.pending_subkey(self.hash.slot, self.hash.collection.version, field) {
+            Gathered::Put(_) => Some(true),
+            Gathered::Deleted => Some(false),
+            Gathered::Nothing => None,
+        }
+    }
+
+    /// A field's value.
+    fn field(&self, field: &[u8]) -> Result<Option<Vec<u8>>, TypeError> {
+        if self.fresh && self.pending(field).is_none() {
+            return Ok(None);
+        }
+        self.hash.get(field, |value| value.map(<[u8]>::to_vec))
+    }
+
+    /// Which of those fields are there before any of them is set, where that is cheaper to ask for together.
+    fn known(&self, pairs: &[(&[u8], &[u8])]) -> Result<Option<Vec<bool>>, TypeError> {
+        if self.fresh || pairs.len() < FIELDS_TOGETHER_MIN {
+            return Ok(None);
+        }
+        let fields: Vec<&[u8]> = pairs.iter().map(|(field, _)| *field).collect();
+        let mut known = Vec::with_capacity(fields.len());
+        self.hash.get_many(&fields, |value| {
+            known.push(value.is_some());
+            ControlFlow::Continue(())
+        })?;
+        Ok(Some(known))
+    }
+
+    fn put(&mut self, field: &[u8], value: &[u8], is_new: bool) {
+        let Hash { keys, slot, collection } = &mut self.hash;
+        keys.writer().borrow_mut().put_subkey(*slot, collection.version, field, value);
+        collection.size += u64::from(is_new);
+    }
+
+    fn remove(&mut self, field: &[u8]) {
+        let Hash { keys, slot, collection } = &mut self.hash;
+        keys.writer().borrow_mut().delete_subkey(*slot, collection.version, field);
+        collection.size = collection.size.saturating_sub(1);
+    }
+
+    /// Gathers the record, if it has changed. With the last field the key goes; nothing is left to reclaim.
+    fn finish(self) {
+        let Hash { keys, slot, collection } = self.hash;
+        if collection.size == self.recorded {
+            return;
+        }
+        let mut writer = keys.writer().borrow_mut();
+        if self.expired {
+            writer.count_expired();
+        }
+        if collection.size == 0 {
+            writer.delete(slot, self.key, None);
+        } else {
+            let body = collection.encode();
+            let record = Record { kind: Kind::Hash, expires_at_ms: self.expires_at_ms, value: &body };
+            writer.put(slot, self.key, &record, self.replaced);
+        }
+    }
+}
+
+/// Where the fields of a hash are; an error when the record is of another kind.
+fn collection(record: &Record<'_>) -> Result<Collection, TypeError> {
+    if record.kind != Kind::Hash {
+        return Err(TypeError::WrongType);
+    }
+    let collection = record.collection().map_err(damaged)?;
+    collection.ok_or_else(|| EngineError::Damaged("a hash's record does not say where its fields are".into()).into())
+}
+
+fn damaged(error: crate::engine::RecordError) -> TypeError {
+    EngineError::Damaged(error.to_string()).into()
+}
