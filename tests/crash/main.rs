@@ -10,6 +10,7 @@ mod expiring;
 mod faults;
 mod flushing;
 mod kill_loop;
+mod reclaiming;
 mod settings;
 mod starting;
 mod writer;
