@@ -4,6 +4,7 @@
 
 mod account;
 mod checkpoints;
+mod collections;
 mod damage;
 mod durability;
 mod expiring;

@@ -119,6 +119,7 @@ fn persistence(node: &Node) -> String {
         ("disk_total", node.engine.disk().total.to_string()),
         ("reserve_file", yes(node.engine.reserve_held())),
         ("reclaim_pending_generations", counters.reclaim_pending.to_string()),
+        ("reclaim_pending_collections", yes(!counters.reclaim_collections_idle)),
         ("reclaimed_subkeys_total", counters.reclaimed_subkeys.to_string()),
         ("long_readers", node.engine.long_readers().join(",")),
         ("reclaimed_keys_total", counters.reclaimed_keys.to_string()),
