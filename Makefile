@@ -64,6 +64,10 @@ bench: setup ## Throughput, latency and server CPU a command
 bench-sync: setup ## The same with every write synced, and acknowledgements a fsync
 	scripts/bench sync $(BENCH_ARGS)
 
+.PHONY: bench-feed
+bench-feed: setup ## What the change feed costs a commit, with and without subscribers
+	$(ENV) cargo bench --quiet --locked -p sluice-store --bench feed
+
 .PHONY: bench-flush
 bench-flush: setup ## Flush rounds for 100 callers at once, and writes during a flush
 	scripts/bench flush $(BENCH_ARGS)

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{
         Arc,
@@ -18,25 +19,7 @@ use sluice_store::engine::{
 use sluice_topology::{Slot, SlotRanges};
 
 fn open(directory: &Path, wal: bool) -> Arc<Engine> {
-    let options = EngineOptions {
-        directory: directory.to_owned(),
-        wal,
-        sync: SyncPolicy::No,
-        block_cache_bytes: 8 << 20,
-        record_cache_bytes: 1 << 20,
-        row_cache_bytes: 1 << 20,
-        write_buffer_bytes: 1 << 20,
-        memtables_bytes: 4 << 20,
-        wal_bytes_max: 64 << 20,
-        background_jobs: 2,
-        open_files_max: 100,
-        tuning: sluice_store::engine::Tuning::default(),
-        wal_point_in_time: false,
-        disk_free_min: 0,
-        reserve_bytes: 0,
-        checkpoints_directory: None,
-        checkpoints_kept: 1,
-    };
+    let options = EngineOptions { wal, sync: SyncPolicy::No, ..EngineOptions::at(directory) };
     Arc::new(Engine::open(options).expect("opened"))
 }
 
@@ -369,4 +352,65 @@ fn a_subscriber_that_does_not_keep_up_is_told_and_holds_nobody_up() {
     drop(feed);
     let mut feed = engine.subscribe(&SlotRanges::full(), 1000);
     assert!(next(&mut feed).is_none(), "a new subscription begins with nothing");
+}
+
+/// Whatever a batch gathers, keys named again and again among it: the database holds what applying one after the other would.
+#[test]
+fn a_batch_is_what_its_writes_are_one_after_the_other() {
+    use proptest::prelude::*;
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = open(root.path(), true);
+    let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let writes = proptest::collection::vec(
+        // Keys of one slot and of many, of every length, some of them the beginning of others.
+        (
+            prop_oneof![Just("{a}"), Just("{b}"), Just("")],
+            proptest::collection::vec(0u8..3, 0..4),
+            proptest::option::of(0u32..1000),
+            any::<bool>(),
+        ),
+        1..60,
+    );
+    let mut runner = proptest::test_runner::TestRunner::default();
+    let engine_of_case = engine.clone();
+    let model = std::cell::RefCell::new(&mut model);
+    runner
+        .run(&writes, |writes| {
+            let (mut model, engine) = (model.borrow_mut(), &engine_of_case);
+            let mut writer = Writer::new(engine.clone());
+            for (tag, tail, put_value, undone) in writes {
+                let key = [tag.as_bytes(), b"k", &tail].concat();
+                claim_more(&mut writer, &key);
+                let before = writer.gathered();
+                match put_value {
+                    Some(number) => put(&mut writer, &key, number.to_string().as_bytes()),
+                    None => writer.delete(Slot::of_key(&key), &key, None),
+                }
+                if undone {
+                    writer.truncate(before);
+                } else {
+                    match put_value {
+                        Some(number) => drop(model.insert(key, number.to_string().into_bytes())),
+                        None => drop(model.remove(&key)),
+                    }
+                }
+            }
+            let _ = writer.commit().expect("committed");
+            for (key, expected) in model.iter() {
+                prop_assert_eq!(value(engine, key), Some(expected.clone()));
+            }
+            let held: usize = [b"{a}".as_slice(), b"{b}"]
+                .iter()
+                .map(|tag| engine.slot_usage(Slot::of_key(tag), 0).expect("counted").keys as usize)
+                .sum();
+            let tagged = model.keys().filter(|key| key.starts_with(b"{a}") || key.starts_with(b"{b}"));
+            prop_assert_eq!(held, tagged.count());
+            Ok(())
+        })
+        .expect("no difference");
+}
+
+/// Claims one more key for a batch that nobody else contends for.
+fn claim_more(writer: &mut Writer, key: &[u8]) {
+    assert!(claimed(writer, &[key]), "nobody else writes");
 }

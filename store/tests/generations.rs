@@ -10,33 +10,14 @@ use std::{
 };
 
 use sluice_store::engine::{
-    Engine, EngineError, EngineOptions, Generation, RawFamily, RawRecord, Record, SyncPolicy, SystemBatch, SystemKind, Writer,
+    Engine, EngineError, EngineOptions, Generation, RawFamily, RawRecord, Record, SystemBatch, SystemKind, Writer,
 };
 use sluice_topology::Slot;
 
 const KEY: &[u8] = b"{slot}key";
 
 fn open(directory: &Path, wal: bool) -> Result<Arc<Engine>, EngineError> {
-    Engine::open(EngineOptions {
-        directory: directory.to_owned(),
-        wal,
-        sync: SyncPolicy::EverySecond,
-        block_cache_bytes: 8 << 20,
-        record_cache_bytes: 1 << 20,
-        row_cache_bytes: 1 << 20,
-        write_buffer_bytes: 1 << 20,
-        memtables_bytes: 4 << 20,
-        wal_bytes_max: 64 << 20,
-        background_jobs: 2,
-        open_files_max: 100,
-        tuning: sluice_store::engine::Tuning::default(),
-        wal_point_in_time: false,
-        checkpoints_directory: None,
-        checkpoints_kept: 1,
-        disk_free_min: 0,
-        reserve_bytes: 0,
-    })
-    .map(Arc::new)
+    Engine::open(EngineOptions { wal, ..EngineOptions::at(directory) }).map(Arc::new)
 }
 
 fn slot() -> Slot {

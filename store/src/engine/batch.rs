@@ -1,7 +1,8 @@
 //! Writes gathered for one RocksDB batch, readable while they gather.
 //!
-//! The batch is kept in RocksDB's own form (`write_batch.cc`: the form of its write-ahead log, which never changes), so that a write costs
-//! no call into C++ until the whole is committed, a read finds what was written before it, and the change feed sees each record.
+//! A write costs no call into C++ until the whole is committed, a read finds what was written before it, and the change feed sees each
+//! record. RocksDB gets the batch in the form of its write-ahead log (`write_batch.cc`, which never changes), sorted by key and each
+//! key once: a memtable finds the place of a key from that of the key before it, and the batch is one moment anyhow.
 
 use std::{
     collections::HashMap,
@@ -81,7 +82,7 @@ impl Hasher for Hashed {
 
 /// See the module's text.
 pub(crate) struct Batch {
-    rep: Vec<u8>,
+    bytes: Vec<u8>,
     entries: Vec<Entry>,
     newest: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
     family_ids: [u32; Family::ALL.len()],
@@ -90,12 +91,12 @@ pub(crate) struct Batch {
 impl Batch {
     pub(crate) fn new(database: &Database) -> Self {
         let family_ids = Family::ALL.map(|family| database.family_id(family));
-        Self { rep: vec![0; HEADER_LEN], entries: Vec::new(), newest: HashMap::default(), family_ids }
+        Self { bytes: Vec::new(), entries: Vec::new(), newest: HashMap::default(), family_ids }
     }
 
     /// Bytes gathered.
     pub(crate) fn len_bytes(&self) -> usize {
-        self.rep.len() - HEADER_LEN
+        self.bytes.len()
     }
 
     /// Records gathered.
@@ -105,14 +106,14 @@ impl Batch {
 
     /// Gathers a write; key and value are the parts behind one another.
     pub(crate) fn put(&mut self, family: Family, key: &[&[u8]], value: &[&[u8]]) {
-        let key_at = self.begin(TAG_PUT, family, key);
+        let key_at = self.parts(key);
         let value_at = self.parts(value);
         self.note(family, key_at, Some(value_at), key);
     }
 
     /// Gathers a deletion.
     pub(crate) fn delete(&mut self, family: Family, key: &[&[u8]]) {
-        let key_at = self.begin(TAG_DELETE, family, key);
+        let key_at = self.parts(key);
         self.note(family, key_at, None, key);
     }
 
@@ -125,8 +126,8 @@ impl Batch {
                 before => self.newest.insert(entry.hash, before),
             };
         }
-        let end = self.entries.last().map_or(HEADER_LEN, |entry| entry.value.as_ref().unwrap_or(&entry.key).end);
-        self.rep.truncate(end);
+        let end = self.entries.last().map_or(0, |entry| entry.value.as_ref().unwrap_or(&entry.key).end);
+        self.bytes.truncate(end);
     }
 
     /// The newest gathered write of that key.
@@ -136,8 +137,8 @@ impl Batch {
         }
         let mut next = self.newest.get(&hash(family, key)).copied().unwrap_or(NONE);
         while let Some(entry) = self.entries.get(next as usize) {
-            if entry.family == family && same(&self.rep[entry.key.clone()], key) {
-                return entry.value.clone().map_or(Gathered::Deleted, |value| Gathered::Put(&self.rep[value]));
+            if entry.family == family && same(&self.bytes[entry.key.clone()], key) {
+                return entry.value.clone().map_or(Gathered::Deleted, |value| Gathered::Put(&self.bytes[value]));
             }
             next = entry.before;
         }
@@ -149,50 +150,65 @@ impl Batch {
         self.entries.iter().map(|entry| Write {
             family: entry.family,
             hash: entry.hash,
-            key: &self.rep[entry.key.clone()],
-            value: entry.value.clone().map(|value| &self.rep[value]),
+            key: &self.bytes[entry.key.clone()],
+            value: entry.value.clone().map(|value| &self.bytes[value]),
         })
     }
 
-    /// The gathered writes as RocksDB takes them.
-    pub(crate) fn for_rocksdb(&mut self) -> WriteBatch {
-        let count = self.entries.len() as u32;
-        self.rep[8..HEADER_LEN].copy_from_slice(&count.to_le_bytes());
-        WriteBatch::from_data(&self.rep)
+    /// The gathered writes as RocksDB takes them: of each key the newest, in the order of the keys.
+    pub(crate) fn for_rocksdb(&self) -> WriteBatch {
+        let mut order: Vec<(u128, &Entry)> = self.entries.iter().map(|entry| (self.sort_key(entry), entry)).collect();
+        let key = |entry: &Entry| &self.bytes[entry.key.clone()];
+        // Stable: of equal keys the newest stays the last.
+        order.sort_by(|(left, a), (right, b)| {
+            left.cmp(right).then_with(|| a.family.cmp(&b.family).then_with(|| key(a).cmp(key(b))))
+        });
+        let mut rep = Vec::with_capacity(HEADER_LEN + self.bytes.len() + 12 * order.len());
+        rep.resize(HEADER_LEN, 0);
+        let mut count = 0u32;
+        for (position, (_, entry)) in order.iter().enumerate() {
+            let newer = order.get(position + 1).is_some_and(|(_, next)| next.family == entry.family && key(next) == key(entry));
+            if newer {
+                continue;
+            }
+            count += 1;
+            rep.push(if entry.value.is_some() { TAG_PUT } else { TAG_DELETE });
+            varint(&mut rep, self.family_ids[entry.family as usize]);
+            for part in [Some(&entry.key), entry.value.as_ref()].into_iter().flatten() {
+                varint(&mut rep, part.len() as u32);
+                rep.extend_from_slice(&self.bytes[part.clone()]);
+            }
+        }
+        rep[8..HEADER_LEN].copy_from_slice(&count.to_le_bytes());
+        WriteBatch::from_data(&rep)
     }
 
     /// Forgets everything; keeps its memory unless that is much.
     pub(crate) fn clear(&mut self) {
-        self.rep.truncate(HEADER_LEN);
-        self.rep.shrink_to(1 << 20);
+        self.bytes.clear();
+        self.bytes.shrink_to(1 << 20);
         self.entries.clear();
         self.entries.shrink_to(1 << 14);
         self.newest.clear();
         self.newest.shrink_to(1 << 14);
     }
 
-    fn begin(&mut self, tag: u8, family: Family, key: &[&[u8]]) -> Range<usize> {
-        self.rep.push(tag);
-        self.varint(self.family_ids[family as usize]);
-        self.parts(key)
+    /// Family and the first bytes of the key, which tell most keys apart.
+    fn sort_key(&self, entry: &Entry) -> u128 {
+        let key = &self.bytes[entry.key.clone()];
+        let mut first = [0; 16];
+        first[0] = entry.family as u8;
+        let length = key.len().min(15);
+        first[1..=length].copy_from_slice(&key[..length]);
+        u128::from_be_bytes(first)
     }
 
     fn parts(&mut self, parts: &[&[u8]]) -> Range<usize> {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        self.varint(length as u32);
-        let start = self.rep.len();
+        let start = self.bytes.len();
         for part in parts {
-            self.rep.extend_from_slice(part);
+            self.bytes.extend_from_slice(part);
         }
-        start..self.rep.len()
-    }
-
-    fn varint(&mut self, mut number: u32) {
-        while number >= 0x80 {
-            self.rep.push(number as u8 | 0x80);
-            number >>= 7;
-        }
-        self.rep.push(number as u8);
+        start..self.bytes.len()
     }
 
     fn note(&mut self, family: Family, key_at: Range<usize>, value_at: Option<Range<usize>>, key: &[&[u8]]) {
@@ -200,6 +216,14 @@ impl Batch {
         let before = self.newest.insert(hash, self.entries.len() as u32).unwrap_or(NONE);
         self.entries.push(Entry { family, hash, key: key_at, value: value_at, before });
     }
+}
+
+fn varint(bytes: &mut Vec<u8>, mut number: u32) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
 }
 
 /// FNV-1a of a stored key, given as parts. A batch is small, so keys made to collide cost their sender a short walk.

@@ -1,7 +1,7 @@
 //! Opening and closing; the engine as a whole.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -75,6 +75,31 @@ pub struct EngineOptions {
     pub disk_free_min: u64,
     /// Size of the file that is removed when the disk is nearly full; 0: none.
     pub reserve_bytes: u64,
+}
+
+impl EngineOptions {
+    /// A small engine in that directory, with the log on: for tools and tests.
+    pub fn at(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            wal: true,
+            sync: SyncPolicy::EverySecond,
+            record_cache_bytes: 1 << 20,
+            block_cache_bytes: 8 << 20,
+            row_cache_bytes: 1 << 20,
+            write_buffer_bytes: 1 << 20,
+            memtables_bytes: 4 << 20,
+            wal_bytes_max: 64 << 20,
+            background_jobs: 2,
+            open_files_max: 100,
+            tuning: Tuning::default(),
+            wal_point_in_time: false,
+            checkpoints_directory: None,
+            checkpoints_kept: 1,
+            disk_free_min: 0,
+            reserve_bytes: 0,
+        }
+    }
 }
 
 /// What a start found on disk.
@@ -519,6 +544,8 @@ fn db_options(options: &EngineOptions) -> Options {
     db.create_missing_column_families(true);
     // One flush, one version edit: with the WAL off a key's record and its fields come back together or not at all.
     db.set_atomic_flush(true);
+    // Batches are large and sorted: one thread that goes on from the last key's place beats several that each look from the top.
+    db.set_allow_concurrent_memtable_write(false);
     db.set_max_background_jobs(options.background_jobs);
     db.set_max_open_files(options.open_files_max);
     options.tuning.of_database(&mut db);

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// A column family. The order is the order in which handles are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Family {
     /// One record a key; a string's value inline.
     Meta,
