@@ -12,6 +12,7 @@ mod faults;
 mod flushing;
 mod kill_loop;
 mod reclaiming;
+mod rounds;
 mod settings;
 mod starting;
 mod writer;
