@@ -10,6 +10,6 @@ mod value;
 
 pub use live::{Live, SetError, on_log_level};
 pub use load::{ConfigError, Invocation, load};
-pub use memory::{MemoryPlan, plan_memory};
+pub use memory::{MemoryPlan, ProcessMemory, plan_memory, process_memory};
 pub use settings::{Settings, Spec, specs};
 pub use value::WalRecovery;

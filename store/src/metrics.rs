@@ -5,11 +5,15 @@ use std::{fmt, sync::Arc, sync::atomic::Ordering::Relaxed};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
 
-use crate::node::Node;
+use crate::{
+    commands,
+    config::{plan_memory, process_memory},
+    node::Node,
+};
 
 /// All metrics in Prometheus' text format.
 pub fn render(node: Arc<Node>) -> Result<String, fmt::Error> {
@@ -28,57 +32,179 @@ impl fmt::Debug for NodeCollector {
     }
 }
 
-impl Collector for NodeCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let node = &self.0;
-        let (stats, counters, storage) = (&node.stats, node.engine.counters(), node.engine.storage());
-        let mut gauge = |name: &str, help: &str, unit: Option<&Unit>, value: u64| {
-            let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
-        };
-        let bytes = Some(&Unit::Bytes);
-        gauge("ready", "Whether clients may be sent here", None, u64::from(node.ready()))?;
-        gauge("clients", "Client connections open", None, stats.connections.load(Relaxed))?;
-        gauge("slots_owned", "Slots this node owns", None, node.cluster.owned().len() as u64)?;
-        gauge("slots_fenced", "Slots this node owns and does not serve", None, node.cluster.fenced().len() as u64)?;
-        gauge("topology_version", "Version of the last topology document", None, node.cluster.known().version.0)?;
-        gauge("flush_round", "Last flush round that completed", None, counters.last_flush_round)?;
-        gauge("flush_recovered_round", "Flush round that this start found", None, node.engine.start().recovered_round)?;
-        gauge("flush_waiters", "Callers waiting for a flush round", None, counters.flush_waiters)?;
-        gauge("reclaim_pending_generations", "Dead generations not yet reclaimed", None, counters.reclaim_pending)?;
-        gauge("block_cache", "Block cache in use, memtables included", bytes, storage.block_cache_bytes)?;
-        gauge("memtables", "Memtables", bytes, storage.memtable_bytes)?;
-        gauge("table_readers", "Index and filter blocks outside the cache", bytes, storage.table_reader_bytes)?;
-        gauge("sst_files", "Live SST files", bytes, storage.sst_bytes)?;
-        gauge("pending_compaction", "Bytes compactions still have to rewrite", bytes, storage.pending_compaction_bytes)?;
-        gauge("write_stopped", "Whether RocksDB holds writes back", None, u64::from(storage.write_stopped))?;
-        let mut counter = |name: &str, help: &str, value: u64| {
-            let metric = ConstCounter::new(value);
-            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
-        };
-        counter("connections", "Client connections accepted", stats.connections_total.load(Relaxed))?;
-        counter(
-            "connections_rejected",
-            "Connections turned away because of maxclients",
-            stats.connections_rejected.load(Relaxed),
-        )?;
-        counter("commands", "Commands executed", stats.commands.load(Relaxed))?;
-        counter("error_replies", "Commands answered with an error", stats.errors.load(Relaxed))?;
-        counter("parked_commands", "Commands that waited for a slot's switch", stats.parked.load(Relaxed))?;
-        counter("wal_fsyncs", "Fsyncs of the write-ahead log", counters.wal_fsyncs)?;
-        counter("flush_rounds", "Flush rounds completed since the start", counters.flush_rounds_total)?;
-        counter("reclaimed_keys", "Keys of dead generations removed", counters.reclaimed_keys)?;
-        counter("reclaimed_subkeys", "Subkeys of collections that are gone, deleted", counters.reclaimed_subkeys)?;
-        counter("expired_keys", "Keys deleted because they had expired", counters.expired_keys)?;
-        counter(
-            "expired_compacted_keys",
-            "Records of expired strings that compactions left out",
-            counters.expired_compacted_keys,
-        )?;
-        counter("expire_sweep_keys", "Keys that the sweep looked at", node.sweep.keys_looked_at())?;
-        let jobs = node.migrations.jobs();
-        counter("migrated_keys", "Keys moved by the jobs remembered", jobs.iter().map(|job| job.keys_done).sum())?;
-        counter("migration_attempts", "Attempts of the jobs remembered", jobs.iter().map(|job| job.attempts).sum())?;
+/// Writes metrics, one call each.
+struct Sheet<'a>(DescriptorEncoder<'a>);
+
+impl Sheet<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.sized(name, help, None, value)
+    }
+
+    fn bytes(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.sized(name, help, Some(&Unit::Bytes), value)
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let metric = ConstGauge::new(value);
+        metric.encode(self.0.encode_descriptor(name, help, Some(&Unit::Seconds), metric.metric_type())?)
+    }
+
+    fn sized(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
+        let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        metric.encode(self.0.encode_descriptor(name, help, unit, metric.metric_type())?)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let metric = ConstCounter::new(value);
+        metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
+    }
+
+    /// A gauge for each value of a label.
+    fn by<'v>(&mut self, name: &str, help: &str, label: &str, values: impl Iterator<Item = (&'v str, u64)>) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (value, number) in values {
+            let metric = ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX));
+            metric.encode(family.encode_family(&[(label, value)])?)?;
+        }
         Ok(())
     }
+
+    /// A counter for each value of a label.
+    fn counters<'v>(&mut self, name: &str, help: &str, label: &str, values: impl Iterator<Item = (&'v str, u64)>) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, number) in values {
+            ConstCounter::new(number).encode(family.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for NodeCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let (node, mut sheet) = (&*self.0, Sheet(encoder));
+        server(node, &mut sheet)?;
+        durability(node, &mut sheet)?;
+        disk(node, &mut sheet)?;
+        memory(node, &mut sheet)?;
+        tables(node, &mut sheet)?;
+        space(node, &mut sheet)?;
+        cluster(node, &mut sheet)
+    }
+}
+
+fn server(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let stats = &node.stats;
+    sheet.gauge("ready", "Whether clients may be sent here", u64::from(node.ready()))?;
+    sheet.seconds("uptime", "Since the process began to serve", node.started.elapsed().as_secs_f64())?;
+    sheet.gauge("clients", "Client connections open", stats.connections.load(Relaxed))?;
+    sheet.gauge("clients_limit", "Most client connections at once", u64::from(node.live.maxclients()))?;
+    sheet.counter("connections", "Client connections accepted", stats.connections_total.load(Relaxed))?;
+    sheet.counter(
+        "connections_rejected",
+        "Connections turned away because of maxclients",
+        stats.connections_rejected.load(Relaxed),
+    )?;
+    sheet.counter("commands", "Commands executed", commands::calls())?;
+    let called = commands::table().iter().map(|spec| (spec.name, spec.calls.get())).filter(|(_, calls)| *calls > 0);
+    sheet.counters("command_calls", "Commands executed, by their names", "command", called)?;
+    sheet.counter("error_replies", "Commands answered with an error", stats.errors.load(Relaxed))?;
+    sheet.counter("parked_commands", "Commands that waited for a slot's switch", stats.parked.load(Relaxed))
+}
+
+fn durability(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let (stats, counters, start, saves) = (&node.stats, node.engine.counters(), node.engine.start(), node.engine.saves());
+    sheet.counter("write_acks", "Replies sent that rest on changes", stats.acks.load(Relaxed))?;
+    sheet.counter("wal_synced_acks", "Of these, those that waited for an fsync", stats.synced_acks.load(Relaxed))?;
+    sheet.counter("wal_fsyncs", "Fsyncs of the write-ahead log", counters.wal_fsyncs)?;
+    sheet.counter("committed_batches", "Batches of commands' writes applied", counters.committed_batches)?;
+    sheet.counter("committed_records", "Records in these batches", counters.committed_records)?;
+    sheet.gauge("latest_sequence", "Latest sequence number", counters.latest_sequence)?;
+    sheet.counter("flush_rounds", "Flush rounds completed since the start", counters.flush_rounds_total)?;
+    sheet.gauge("flush_round", "Last flush round that completed", counters.last_flush_round)?;
+    sheet.gauge("flush_recovered_round", "Flush round that this start found", start.recovered_round)?;
+    sheet.gauge("flush_waiters", "Callers waiting for a flush round", counters.flush_waiters)?;
+    sheet.gauge("clean_shutdown", "Whether the last shutdown was in order", u64::from(start.clean_shutdown))?;
+    sheet.gauge("checkpoint_in_progress", "Whether a checkpoint is being made", u64::from(saves.running))?;
+    sheet.gauge("checkpoint_failed", "Whether the last attempt of a checkpoint failed", u64::from(saves.failed))?;
+    sheet.seconds(
+        "checkpoint_last_timestamp",
+        "When the newest checkpoint was made; 0: there is none",
+        saves.last_ms as f64 / 1000.0,
+    )
+}
+
+fn disk(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let (disk, counters, fault) = (node.engine.disk(), node.engine.counters(), node.engine.fault());
+    sheet.bytes("disk_free", "Free space of the disk under the data directory", disk.free)?;
+    sheet.bytes("disk_size", "Size of that disk", disk.total)?;
+    sheet.gauge("reserve_file", "Whether the reserve file is there", u64::from(node.engine.reserve_held()))?;
+    let kinds = ["low_space", "no_space", "device", "damaged"];
+    let now = fault.as_ref().map(crate::engine::Fault::name);
+    let faults = kinds.into_iter().map(|kind| (kind, u64::from(now == Some(kind))));
+    sheet.by("storage_fault", "Why writes are refused right now", "fault", faults)?;
+    sheet.counter("refused_writes", "Writes refused because of the disk", counters.refused_writes)?;
+    sheet.counter("background_errors", "Failed flushes, compactions and log writes", counters.background_errors)
+}
+
+fn memory(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let (caches, process, storage) = (node.engine.cache_use(), process_memory(), node.engine.storage());
+    let records = node.engine.counters().record_cache;
+    sheet.bytes("memory_resident", "Resident memory of the process", process.resident)?;
+    sheet.bytes("memory_budget", "Budget of caches and memtables", plan_memory(&node.live.current()).budget)?;
+    sheet.bytes("record_cache", "Record cache in use", records.used)?;
+    sheet.bytes("record_cache_capacity", "Capacity of the record cache", records.capacity)?;
+    sheet.counter("record_cache_hits", "Records found in the record cache", records.hits)?;
+    sheet.counter("record_cache_misses", "Records looked for and not found there", records.misses)?;
+    sheet.bytes("block_cache", "Block cache in use, memtables included", caches.block_used)?;
+    sheet.bytes("block_cache_pinned", "Of it, what cannot be evicted now", caches.block_pinned)?;
+    sheet.bytes("block_cache_capacity", "Capacity of the block cache", caches.block_capacity)?;
+    sheet.bytes("row_cache", "Row cache in use", caches.row_used)?;
+    sheet.bytes("row_cache_capacity", "Capacity of the row cache", caches.row_capacity)?;
+    sheet.bytes("memtables", "Memtables", caches.memtables_used)?;
+    sheet.bytes("memtables_limit", "What the memtables may hold before flushes begin", caches.memtables_limit)?;
+    sheet.bytes("table_readers", "Index and filter blocks outside the cache", storage.table_reader_bytes)
+}
+
+fn tables(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let (storage, counters) = (node.engine.storage(), node.engine.counters());
+    sheet.bytes("sst_files", "Live tables", storage.sst_bytes)?;
+    let levels = ["0", "1", "2", "3", "4", "5", "6"].into_iter().zip(storage.files_at_level);
+    sheet.by("level_files", "Tables of a level", "level", levels)?;
+    sheet.gauge("keys_estimate", "Keys, dead ones not yet reclaimed included, estimated", storage.keys_estimate)?;
+    sheet.gauge("immutable_memtables", "Memtables that wait to be flushed", storage.immutable_memtables)?;
+    sheet.gauge("flushes_running", "Flushes that are running", storage.flushes_running)?;
+    sheet.gauge("compactions_running", "Compactions that are running", storage.compactions_running)?;
+    sheet.gauge("compactions_due", "Families in which a compaction is due", storage.compactions_due)?;
+    sheet.bytes("pending_compaction", "What compactions still have to rewrite, estimated", storage.pending_compaction_bytes)?;
+    sheet.gauge("write_stopped", "Whether RocksDB holds writes back", u64::from(storage.write_stopped))?;
+    sheet.bytes("write_delayed_rate", "A second, while RocksDB slows writes down; 0: it does not", storage.delayed_write_rate)?;
+    sheet.counter("write_delays", "How often RocksDB began to slow writes down", counters.write_delays)?;
+    sheet.counter("write_stops", "How often RocksDB began to hold writes back", counters.write_stops)?;
+    let (running, completed) = node.engine.compactions_on_request();
+    sheet.gauge("compact_in_progress", "Whether COMPACT is running", u64::from(running))?;
+    sheet.counter("compacts", "COMPACT commands completed", completed)
+}
+
+fn space(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let counters = node.engine.counters();
+    sheet.counter("expired_keys", "Keys deleted because they had expired", counters.expired_keys)?;
+    sheet.counter(
+        "expired_compacted_keys",
+        "Records of expired strings that compactions left out",
+        counters.expired_compacted_keys,
+    )?;
+    sheet.counter("expire_sweep_keys", "Keys the background looked at for their expiry", node.sweep.keys_looked_at())?;
+    sheet.gauge("reclaim_pending_generations", "Dead generations not yet reclaimed", counters.reclaim_pending)?;
+    sheet.counter("reclaimed_keys", "Keys of dead generations deleted", counters.reclaimed_keys)?;
+    sheet.counter("reclaimed_subkeys", "Subkeys deleted of collections that are gone", counters.reclaimed_subkeys)?;
+    sheet.gauge("long_readers", "Readers that hold reclaiming back", node.engine.long_readers().len() as u64)
+}
+
+fn cluster(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
+    sheet.gauge("slots_owned", "Slots this node owns", node.cluster.owned().len() as u64)?;
+    sheet.gauge("slots_fenced", "Slots this node owns and does not serve", node.cluster.fenced().len() as u64)?;
+    sheet.gauge("topology_version", "Version of the last topology document", node.cluster.known().version.0)?;
+    let jobs = node.migrations.jobs();
+    sheet.counter("migrated_keys", "Keys moved by the jobs remembered", jobs.iter().map(|job| job.keys_done).sum())?;
+    sheet.counter("migration_attempts", "Attempts of the jobs remembered", jobs.iter().map(|job| job.attempts).sum())
 }

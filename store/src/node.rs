@@ -26,8 +26,10 @@ pub struct Stats {
     pub connections: AtomicU64,
     /// Connections turned away because of `maxclients`.
     pub connections_rejected: AtomicU64,
-    /// Commands executed, both planes.
-    pub commands: AtomicU64,
+    /// Replies sent that rest on changes: acknowledged writes, and reads that saw one of the same turn.
+    pub acks: AtomicU64,
+    /// Of these, those that waited until their changes were synced.
+    pub synced_acks: AtomicU64,
     /// Commands answered with an error.
     pub errors: AtomicU64,
     /// Commands that waited for a slot's switch.
@@ -37,9 +39,8 @@ pub struct Stats {
 impl Stats {
     /// Begins to count anew; what is open stays counted.
     pub fn reset(&self) {
-        for counter in [&self.connections_total, &self.connections_rejected, &self.commands, &self.errors, &self.parked] {
-            counter.store(0, Ordering::Relaxed);
-        }
+        let counters = [&self.connections_total, &self.connections_rejected, &self.errors, &self.parked];
+        counters.into_iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 }
 

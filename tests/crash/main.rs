@@ -9,6 +9,7 @@ mod damage;
 mod durability;
 mod expiring;
 mod faults;
+mod figures;
 mod flushing;
 mod kill_loop;
 mod reclaiming;

@@ -3,7 +3,12 @@
 use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
 use super::{CommandError, Context};
-use crate::{config::plan_memory, engine::system_ms, node::Node, protocol::Request};
+use crate::{
+    config::{plan_memory, process_memory},
+    engine::system_ms,
+    node::Node,
+    protocol::Request,
+};
 
 /// The version of Redis whose commands and replies are followed; clients choose features by it.
 pub(super) const REDIS_VERSION: &str = "7.4.0";
@@ -11,21 +16,25 @@ pub(super) const REDIS_VERSION: &str = "7.4.0";
 /// A section's name, and what writes it.
 type Section = (&'static str, fn(&Node) -> String);
 
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 8] = [
     ("server", server),
     ("clients", clients),
     ("memory", memory),
     ("persistence", persistence),
     ("stats", stats),
+    ("commandstats", commandstats),
     ("cluster", cluster),
     ("keyspace", keyspace),
 ];
 
 pub(super) fn info(cx: &mut Context<'_, '_>, request: &Request) -> Result<(), CommandError> {
     let wanted: Vec<Vec<u8>> = request[1..].iter().map(|word| word.to_ascii_lowercase()).collect();
-    let every = wanted.is_empty() || wanted.iter().any(|word| matches!(word.as_slice(), b"all" | b"default" | b"everything"));
+    let asks = |names: &[&[u8]]| wanted.iter().any(|word| names.contains(&word.as_slice()));
+    let (all, usual) = (asks(&[b"all", b"everything"]), wanted.is_empty() || asks(&[b"default"]));
     let mut text = String::new();
     for (name, section) in SECTIONS {
+        // As in Redis, the figures of each command are given when they are asked for.
+        let every = all || (usual && name != "commandstats");
         if every || wanted.iter().any(|word| word == name.as_bytes()) {
             let separator = if text.is_empty() { "" } else { "\r\n" };
             let title = name[..1].to_ascii_uppercase() + &name[1..];
@@ -72,10 +81,19 @@ fn clients(node: &Node) -> String {
 fn memory(node: &Node) -> String {
     let settings = node.live.current();
     let plan = plan_memory(&settings);
-    let (storage, caches) = (node.engine.storage(), node.engine.cache_use());
+    let (storage, caches, process) = (node.engine.storage(), node.engine.cache_use(), process_memory());
+    let records = node.engine.counters().record_cache;
     lines(&[
+        ("used_memory_rss", process.resident.to_string()),
+        ("used_memory_rss_peak", process.resident_peak.to_string()),
+        ("total_system_memory", process.machine.to_string()),
+        ("maxmemory_policy", "noeviction".into()),
         ("memory_budget", plan.budget.to_string()),
-        ("memory_budget_used", (caches.block_used + caches.row_used).to_string()),
+        ("memory_budget_used", (caches.block_used + caches.row_used + records.used).to_string()),
+        ("record_cache_capacity", records.capacity.to_string()),
+        ("record_cache_used", records.used.to_string()),
+        ("record_cache_hits", records.hits.to_string()),
+        ("record_cache_misses", records.misses.to_string()),
         ("block_cache_capacity", caches.block_capacity.to_string()),
         ("block_cache_used", caches.block_used.to_string()),
         ("block_cache_pinned", caches.block_pinned.to_string()),
@@ -105,6 +123,9 @@ fn persistence(node: &Node) -> String {
         ("wal", yes(status.wal)),
         ("sync", node.engine.sync_policy().name().into()),
         ("wal_fsyncs_total", counters.wal_fsyncs.to_string()),
+        ("wal_synced_acks_total", node.stats.synced_acks.load(Relaxed).to_string()),
+        ("write_acks_total", node.stats.acks.load(Relaxed).to_string()),
+        ("committed_batches_total", counters.committed_batches.to_string()),
         ("flush_rounds_total", counters.flush_rounds_total.to_string()),
         ("flush_waiters", counters.flush_waiters.to_string()),
         ("last_flush_round", status.last_flush_round.to_string()),
@@ -130,7 +151,7 @@ fn stats(node: &Node) -> String {
     let stats = &node.stats;
     lines(&[
         ("total_connections_received", stats.connections_total.load(Relaxed).to_string()),
-        ("total_commands_processed", stats.commands.load(Relaxed).to_string()),
+        ("total_commands_processed", super::calls().to_string()),
         ("rejected_connections", stats.connections_rejected.load(Relaxed).to_string()),
         ("total_error_replies", stats.errors.load(Relaxed).to_string()),
         ("expired_keys", node.engine.counters().expired_keys.to_string()),
@@ -144,10 +165,19 @@ fn cluster(node: &Node) -> String {
     lines(&[("cluster_enabled", u8::from(node.cluster.enabled()).to_string())])
 }
 
-/// The number of keys is RocksDB's estimate, as counting them would cost a scan: DBSIZE counts.
+/// How often each command was executed.
+fn commandstats(_: &Node) -> String {
+    let called = super::table().iter().map(|spec| (spec.name, spec.calls.get())).filter(|(_, calls)| *calls > 0);
+    called.fold(String::new(), |mut text, (name, calls)| {
+        let _ = write!(text, "cmdstat_{name}:calls={calls}\r\n");
+        text
+    })
+}
+
+/// The number of keys is RocksDB's estimate, as counting them would cost a scan: DBSIZE counts. What expires is not known without one.
 fn keyspace(node: &Node) -> String {
     match node.engine.storage().keys_estimate {
         0 => String::new(),
-        keys => format!("db0:keys={keys},expires=0,avg_ttl=0\r\n"),
+        keys => format!("db0:keys={keys}\r\n"),
     }
 }

@@ -169,6 +169,7 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
     if spec.flags.has(Flags::ORDERED) && cx.writer.borrow().has_gathered_subkeys() {
         return Ok(Step::Busy);
     }
+    spec.calls.add();
     match spec.handler {
         Handler::Now(execute) => {
             execute(cx, request)?;

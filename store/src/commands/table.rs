@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::{
@@ -93,6 +96,27 @@ pub enum Handler {
     Later(fn(&Arc<Node>, &Request) -> Result<Later, CommandError>),
 }
 
+/// How often a command was executed. On a line of its own, so that threads which execute other commands do not wait for it.
+#[repr(align(64))]
+pub struct Calls(AtomicU64);
+
+impl Calls {
+    /// Counts one more.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Begins anew.
+    pub fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
 /// A command.
 pub struct CommandSpec {
     /// Its name, lower case.
@@ -111,6 +135,8 @@ pub struct CommandSpec {
     pub summary: &'static str,
     /// How it is executed.
     pub handler: Handler,
+    /// How often it was executed since the start, or since CONFIG RESETSTAT.
+    pub calls: &'static Calls,
 }
 
 const READ: Flags = Flags::READONLY.and(Flags::FAST);
@@ -131,7 +157,7 @@ macro_rules! commands {
     ($( $name:literal $arity:literal $flags:ident $keys:ident $since:literal $cost:literal $kind:ident($handler:path) $summary:literal; )*) => {
         static TABLE: &[CommandSpec] = &[ $( CommandSpec {
             name: $name, arity: $arity, flags: $flags, keys: $keys, since: $since, complexity: $cost, summary: $summary,
-            handler: Handler::$kind($handler),
+            handler: Handler::$kind($handler), calls: { static CALLS: Calls = Calls(AtomicU64::new(0)); &CALLS },
         }, )* ];
     };
 }
@@ -219,6 +245,11 @@ commands! {
 /// Every command.
 pub fn table() -> &'static [CommandSpec] {
     TABLE
+}
+
+/// How many commands were executed since the start, or since CONFIG RESETSTAT.
+pub fn calls() -> u64 {
+    TABLE.iter().map(|spec| spec.calls.get()).sum()
 }
 
 /// The command of that name, in any case.

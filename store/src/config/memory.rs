@@ -37,14 +37,36 @@ fn divide(set: u64, record_percent: u32, row_cache: u64, write_buffer: u64) -> M
     MemoryPlan { budget, record_cache, block_cache, memtables, write_buffer: write_buffer.min(memtables / 2) }
 }
 
+/// What the process holds and the machine has, in bytes, as the system says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessMemory {
+    /// Resident.
+    pub resident: u64,
+    /// The most that ever was.
+    pub resident_peak: u64,
+    /// Of the machine.
+    pub machine: u64,
+}
+
+/// Asks the system.
+pub fn process_memory() -> ProcessMemory {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bytes = |mark| kib(&status, mark).map_or(0, |kib| kib << 10);
+    ProcessMemory { resident: bytes("VmRSS:"), resident_peak: bytes("VmHWM:"), machine: machine() }
+}
+
+/// The number behind a mark in one of the kernel's lists.
+fn kib(list: &str, mark: &str) -> Option<u64> {
+    list.lines().find_map(|line| line.strip_prefix(mark)?.split_whitespace().next()?.parse().ok())
+}
+
+fn machine() -> u64 {
+    fs::read_to_string("/proc/meminfo").ok().and_then(|text| kib(&text, "MemTotal:")).map_or(1 << 30, |kib| kib << 10)
+}
+
 fn found() -> u64 {
     let read = |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let machine = fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok())
-        })
-        .map_or(1 << 30, |kib| kib << 10);
+    let machine = machine();
     // cgroup v2, then v1; without a limit both show none or more than the machine has.
     let container = read("/sys/fs/cgroup/memory.max").or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
     match container.filter(|limit| *limit < machine) {

@@ -19,7 +19,22 @@ pub struct Storage {
     pub pending_compaction_bytes: u64,
     /// Whether RocksDB holds writes back completely.
     pub write_stopped: bool,
+    /// Bytes a second that RocksDB lets writers write while it slows them down; 0: it does not.
+    pub delayed_write_rate: u64,
+    /// Memtables that wait to be flushed, or are being flushed.
+    pub immutable_memtables: u64,
+    /// Families in which a compaction is due.
+    pub compactions_due: u64,
+    /// Compactions that are running.
+    pub compactions_running: u64,
+    /// Flushes that are running.
+    pub flushes_running: u64,
+    /// Files of each level, over all families.
+    pub files_at_level: [u64; LEVELS],
 }
+
+/// Levels of the tree.
+const LEVELS: usize = 7;
 
 impl Engine {
     /// Figures of the storage, read now.
@@ -37,6 +52,19 @@ impl Engine {
             keys_estimate: property(Family::Meta, "rocksdb.estimate-num-keys"),
             pending_compaction_bytes: sum("rocksdb.estimate-pending-compaction-bytes"),
             write_stopped: property(Family::Meta, "rocksdb.is-write-stopped") != 0,
+            delayed_write_rate: property(Family::Meta, "rocksdb.actual-delayed-write-rate"),
+            immutable_memtables: sum("rocksdb.num-immutable-mem-table"),
+            compactions_due: sum("rocksdb.compaction-pending"),
+            compactions_running: property(Family::Meta, "rocksdb.num-running-compactions"),
+            flushes_running: property(Family::Meta, "rocksdb.num-running-flushes"),
+            files_at_level: std::array::from_fn(|level| {
+                let name = format!("rocksdb.num-files-at-level{level}");
+                let files = |family| {
+                    let found = self.database().db().property_value_cf(self.database().family(family), &name).ok().flatten();
+                    found.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
+                };
+                Family::ALL.into_iter().map(files).sum()
+            }),
         }
     }
 }

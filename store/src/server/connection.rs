@@ -20,7 +20,7 @@ use tokio::{
 use super::turns::{TurnEnd, Turns};
 use crate::{
     commands::{Context, Later, Plane, Session, Step, check_length, claim, prefetch, run},
-    engine::Writer,
+    engine::{SyncPolicy, Writer},
     node::Node,
     protocol::{ProtocolError, ReplyWriter, Request, RequestLimits, RequestReader},
 };
@@ -213,7 +213,6 @@ impl Connection {
             let step = run(&mut context, &request);
             match step {
                 Step::Done => {
-                    node.stats.commands.fetch_add(1, Ordering::Relaxed);
                     let writer = writer.borrow();
                     self.replies.push((mark, writer.gathered() != gathered || writer.take_observed()));
                     if self.out.len() >= SEND_AT || writer.gathered_bytes() >= TURN_BYTES_MAX || self.session.closing {
@@ -222,10 +221,7 @@ impl Connection {
                 }
                 Step::Wait => return Stopped::Wait(request),
                 Step::Busy => return Stopped::Busy(request),
-                Step::Later(later) => {
-                    node.stats.commands.fetch_add(1, Ordering::Relaxed);
-                    return Stopped::Later(later);
-                }
+                Step::Later(later) => return Stopped::Later(later),
             }
         }
         Stopped::Turn
@@ -254,12 +250,16 @@ impl Connection {
 
     /// Waits until the turn's changes are applied, and durable if a reply says so; takes the replies back if they were not.
     async fn settle(&mut self, end: &TurnEnd) -> Result<(), End> {
-        let changed = self.replies.iter().any(|(_, changed)| *changed);
+        let changed = self.replies.iter().filter(|(_, changed)| *changed).count() as u64;
         if let Err(text) = end.committed().await {
             self.take_back(&text);
-        } else if changed {
+        } else if changed > 0 {
             // A failed fsync acknowledges nobody.
             end.durable().await.map_err(|_| End::Closed)?;
+            self.node.stats.acks.fetch_add(changed, Ordering::Relaxed);
+            if self.node.engine.options().wal && self.node.engine.sync_policy() == SyncPolicy::Always {
+                self.node.stats.synced_acks.fetch_add(changed, Ordering::Relaxed);
+            }
         }
         self.replies.clear();
         Ok(())
