@@ -2,6 +2,8 @@
 
 #![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
 
+mod hashes;
+
 use std::{path::Path, time::Duration};
 
 use sluice_tests::{

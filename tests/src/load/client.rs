@@ -26,7 +26,7 @@ impl Target {
     }
 
     /// Connects to the cluster.
-    pub(super) async fn connect(&self) -> anyhow::Result<ClusterConnection> {
+    pub async fn connect(&self) -> anyhow::Result<ClusterConnection> {
         let urls = self.nodes.iter().map(|node| format!("redis://{node}"));
         let mut builder = ClusterClientBuilder::new(urls)
             .retries(1000)
