@@ -93,6 +93,7 @@ fn command() -> impl Strategy<Value = Vec<String>> {
         1 => prop::collection::vec(key(), 0..4).prop_map(|keys| ["MGET".to_owned()].into_iter().chain(keys).collect()),
         1 => prop::collection::vec((key(), value()), 0..3)
             .prop_map(|pairs| ["MSET".to_owned()].into_iter().chain(pairs.into_iter().flat_map(|(key, value)| [key, value])).collect()),
+        2 => (prop::sample::select(vec!["RENAME", "RENAMENX"]), key(), key()).prop_map(|(name, from, to)| vec![name.to_owned(), from, to]),
         1 => prop::collection::vec(key(), 1..4).prop_map(|keys| ["DEL".to_owned()].into_iter().chain(keys).collect()),
         1 => prop::collection::vec(key(), 1..4).prop_map(|keys| ["EXISTS".to_owned()].into_iter().chain(keys).collect()),
         // On a key of its own: what the others leave is often too large to be added exactly by anybody.

@@ -98,6 +98,7 @@ fn command() -> BoxedStrategy<Vec<String>> {
         1 => on_key("SET", value().prop_map(|value| vec![value, "KEEPTTL".into()])),
         1 => (key(), value(), key(), value()).prop_map(|(a, one, b, other)| vec!["MSET".into(), a, one, b, other]),
         4 => on_key("DEL", key().prop_map(|key| vec![key])),
+        3 => (prop::sample::select(vec!["RENAME", "RENAMENX"]), key(), key()).prop_map(|(name, from, to)| vec![name.to_owned(), from, to]),
         2 => prop::sample::select(vec!["GET", "GETDEL", "STRLEN", "INCR", "TYPE", "TTL", "PERSIST", "EXISTS", "MGET", "PEXPIRETIME"])
             .prop_flat_map(|name| on_key(name, Just(vec![]))),
         1 => on_key("APPEND", value().prop_map(|value| vec![value])),

@@ -14,6 +14,22 @@ pub(super) fn del(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     Ok(())
 }
 
+pub(super) fn rename(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
+    match cx.keyspace().rename(&request[1], &request[2], false)? {
+        Some(_) => cx.reply.ok(),
+        None => return Err(CommandError::new("ERR no such key")),
+    }
+    Ok(())
+}
+
+pub(super) fn renamenx(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
+    match cx.keyspace().rename(&request[1], &request[2], true)? {
+        Some(applied) => cx.reply.integer(i64::from(applied)),
+        None => return Err(CommandError::new("ERR no such key")),
+    }
+    Ok(())
+}
+
 pub(super) fn exists(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let count = cx.keyspace().count_existing(request[1..].iter().map(AsRef::as_ref))?;
     cx.reply.integer(count);

@@ -150,6 +150,7 @@ const OPEN: Flags = CONNECTION.and(Flags::NO_AUTH);
 const PLANE: Flags = Flags::ADMIN.and(Flags::ADMIN_PLANE);
 const NO_KEYS: KeyPositions = KeyPositions { first: 0, last: 0, step: 0 };
 const ONE: KeyPositions = KeyPositions { first: 1, last: 1, step: 1 };
+const BOTH: KeyPositions = KeyPositions { first: 1, last: 2, step: 1 };
 const ALL: KeyPositions = KeyPositions { first: 1, last: -1, step: 1 };
 const PAIRS: KeyPositions = KeyPositions { first: 1, last: -1, step: 2 };
 
@@ -165,6 +166,7 @@ macro_rules! commands {
 const NONE: Flags = Flags::NONE;
 const SLOW_READ: Flags = Flags::READONLY;
 const ORDERED: Flags = Flags::READONLY.and(Flags::ORDERED);
+const ORDERED_WRITE: Flags = Flags::WRITE.and(Flags::ORDERED);
 const SLOW_WRITE: Flags = Flags::WRITE;
 const ADMIN: Flags = Flags::ADMIN;
 
@@ -187,6 +189,8 @@ commands! {
     "incrbyfloat"  3 WRITE ONE   "2.6.0"  "O(1)" Now(strings::incrbyfloat) "Adds a floating point number.";
     "del"         -2 SLOW_FREES ALL "1.0.0" "O(N) of the keys" Now(keys::del) "Deletes keys.";
     "unlink"      -2 FREES ALL   "4.0.0"  "O(N) of the keys" Now(keys::del) "Deletes keys; the same as DEL here, whose cost never depends on the value.";
+    "rename"       3 ORDERED_WRITE BOTH "1.0.0" "O(1) inside a slot, O(N) of the subkeys into another" Now(keys::rename) "Gives a key another name.";
+    "renamenx"     3 ORDERED_WRITE BOTH "1.0.0" "O(1) inside a slot, O(N) of the subkeys into another" Now(keys::renamenx) "Gives a key another name if that is free.";
     "exists"      -2 READ  ALL   "1.0.0"  "O(N) of the keys" Now(keys::exists) "How many of the keys exist.";
     "type"         2 READ  ONE   "1.0.0"  "O(1)" Now(keys::kind) "The type of a key.";
     "expire"      -3 WRITE ONE   "1.0.0"  "O(1)" Now(keys::expire) "Expires a key after seconds, with NX, XX, GT, LT.";

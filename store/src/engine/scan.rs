@@ -7,6 +7,7 @@ use sluice_topology::Slot;
 
 use super::{
     EngineError, Record,
+    contents::COLLECTIONS,
     database::Engine,
     families::Family,
     layout::{PREFIX_LEN, prefix, prefix_end, subkey_prefix},
@@ -132,6 +133,27 @@ impl Engine {
             }
             ControlFlow::Continue(())
         })?;
+        if self.contents().may_hold(slot, COLLECTIONS) {
+            usage.bytes += self.subkey_bytes(slot)?;
+        }
         Ok(usage)
+    }
+
+    /// Bytes of subkeys and their values, those of collections included that are gone and not yet worked off.
+    fn subkey_bytes(&self, slot: Slot) -> Result<u64, EngineError> {
+        let (live, mut bytes) = (self.live(slot), 0);
+        for family in [Family::Data, Family::Score, Family::Stream] {
+            let mut options = ReadOptions::default();
+            options.set_iterate_upper_bound(prefix_end(slot, live).to_vec());
+            options.fill_cache(false);
+            let mut iterator = self.database().db().raw_iterator_cf_opt(self.database().family(family), options);
+            iterator.seek(prefix(slot, live));
+            while let Some((key, value)) = iterator.item() {
+                bytes += (key.len() - PREFIX_LEN + value.len()) as u64;
+                iterator.next();
+            }
+            iterator.status()?;
+        }
+        Ok(bytes)
     }
 }

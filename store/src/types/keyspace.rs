@@ -1,11 +1,11 @@
 //! Keys whatever they hold: existence, expiry, deletion; and the one way in which a single key is changed.
 
-use std::{borrow::Cow, cell::RefCell};
+use std::{borrow::Cow, cell::RefCell, ops::ControlFlow};
 
 use sluice_topology::Slot;
 
 use super::prefetch::Prefetch;
-use crate::engine::{Discarded, Engine, EngineError, Gathered, Kind, Record, Stored, Writer};
+use crate::engine::{Collection, Discarded, Engine, EngineError, Gathered, Kind, Record, Stored, Writer};
 
 /// Why an operation on a key is refused. The texts are Redis' own.
 #[derive(Debug, thiserror::Error)]
@@ -178,6 +178,42 @@ impl<'e> Keyspace<'e> {
             writer.delete(slot, key, discarded(&record)?);
         }
         Ok(count)
+    }
+
+    /// RENAME: gives what a key holds another name, with its expiry; what had that name is gone. `None` when there is no such key; with
+    /// `if_free`, false when the name is taken. Inside a slot no subkey is touched; into another slot each is copied.
+    pub fn rename(&self, from: &[u8], to: &[u8], if_free: bool) -> Result<Option<bool>, TypeError> {
+        let Some(stored) = self.live(from)? else { return Ok(None) };
+        let record = stored.record()?;
+        let (from_slot, to_slot) = (Slot::of_key(from), Slot::of_key(to));
+        let there = self.stored(to_slot, to)?;
+        let taken = there.as_ref().map(Stored::record).transpose()?;
+        if if_free && (from == to || taken.is_some_and(|taken| !taken.is_expired(self.now_ms))) {
+            return Ok(Some(false));
+        }
+        if from == to {
+            return Ok(Some(true));
+        }
+        let replaced = taken.map(|taken| discarded(&taken)).transpose()?.flatten();
+        let collection = record.collection().map_err(|error| EngineError::Damaged(error.to_string()))?;
+        match collection.filter(|_| from_slot != to_slot) {
+            None => {
+                let mut writer = self.writer.borrow_mut();
+                writer.put(to_slot, to, &record, replaced);
+                writer.delete(from_slot, from, None);
+            }
+            Some(collection) => {
+                let moved = Collection { version: self.engine.next_version()?, ..collection };
+                self.engine.scan_subkeys(from_slot, collection.version, None, |subkey, value| {
+                    self.writer.borrow_mut().put_subkey(to_slot, moved.version, subkey, value);
+                    ControlFlow::Continue(())
+                })?;
+                let mut writer = self.writer.borrow_mut();
+                writer.put(to_slot, to, &Record { value: &moved.encode(), ..record }, replaced);
+                writer.delete(from_slot, from, discarded(&record)?);
+            }
+        }
+        Ok(Some(true))
     }
 
     /// When a key expires: `None` when there is no such key, `Some(None)` when it never does. One point read.
