@@ -236,3 +236,48 @@ async fn slots_move_while_their_keys_expire_and_are_swept() -> anyhow::Result<()
     assert_eq!(left, KEYS / 3 * 2);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hashes_move_with_what_deleted_ones_left_and_share_no_version_with_later_ones() -> anyhow::Result<()> {
+    const FIELDS: usize = 500;
+    let root = tempfile::tempdir()?;
+    let cluster = LocalCluster::start(root.path(), 2, 1, &[("migrate-unit-slots", "1024")]).await?;
+    let mut client = cluster.node(0).client().await?;
+    let hash_set = |key: String, fields: usize| {
+        let pairs: Vec<(String, String)> = (0..fields).map(|field| (format!("{key}/{field}"), field.to_string())).collect();
+        redis::cmd("HSET").arg(key).arg(pairs).to_owned()
+    };
+    for number in 0..40 {
+        hash_set(format!("{{{}}}:{number}", number % 4), FIELDS).query_async::<()>(&mut client).await?;
+    }
+    // Every other one is deleted right before the slots move: its fields are reclaimed here, or there.
+    for number in (0..40).step_by(2) {
+        redis::cmd("DEL").arg(format!("{{{}}}:{number}", number % 4)).query_async::<()>(&mut client).await?;
+    }
+    let job = cluster.migrate(0, 1, &ranges("0-16383")).await?;
+    let status = cluster.ended(0, job).await?;
+    assert_eq!(status.state, MigrationState::Done, "{status:?}");
+    // The target had given out no version before. Hashes that it makes now must not meet those that came.
+    let mut client = cluster.node(1).client().await?;
+    for number in 40..80 {
+        hash_set(format!("{{{}}}:{number}", number % 4), 3).query_async::<()>(&mut client).await?;
+    }
+    for number in 0..80 {
+        let (key, expected) = (format!("{{{}}}:{number}", number % 4), if number < 40 { FIELDS } else { 3 });
+        let expected = if number < 40 && number % 2 == 0 { 0 } else { expected };
+        let fields: Vec<(String, usize)> = redis::cmd("HGETALL").arg(&key).query_async(&mut client).await?;
+        assert_eq!(fields.len(), expected, "fields of {key}");
+        assert!(fields.iter().all(|(field, value)| *field == format!("{key}/{value}")), "{key} has fields of another hash");
+    }
+    wait_for("what deleted ones left is reclaimed", || async {
+        let mut reclaimed = 0;
+        for number in 0..2 {
+            if cluster.node(number).info("reclaim_pending_collections").await? != "no" {
+                return Ok(false);
+            }
+            reclaimed += cluster.node(number).info("reclaimed_subkeys_total").await?.parse::<usize>()?;
+        }
+        Ok(reclaimed >= 20 * FIELDS)
+    })
+    .await
+}

@@ -13,7 +13,7 @@ use std::{
 use sluice_store::engine::{Engine, EngineError, Generation, MayWrite, RawFamily, RawRecord, SystemBatch};
 use sluice_topology::Slot;
 
-use crate::engine::{Noise, Setup, disk_bytes, eventually, flush, slot};
+use crate::engine::{Noise, Setup, delete, disk_bytes, eventually, flush, put_hash, slot};
 
 const DATA: usize = 1;
 
@@ -37,7 +37,7 @@ fn subkey(version: u64, field: u32) -> Vec<u8> {
 }
 
 fn reclaim_record(version: u64) -> (usize, Vec<u8>, Vec<u8>) {
-    (DATA, [[0xff; 8], version.to_be_bytes()].concat(), vec![2])
+    (DATA, [[0xff; 8], version.to_be_bytes()].concat(), vec![])
 }
 
 fn fields(version: u64, count: u32, family: usize) -> Vec<(usize, Vec<u8>, Vec<u8>)> {
@@ -82,6 +82,24 @@ fn subkeys_of_what_is_gone_are_deleted_and_no_others() {
         let versions: Vec<u8> = held(&engine, slot(3)).iter().map(|(_, key)| key[7]).collect();
         assert_eq!(versions, [6, 6, 6, 8, 8, 8].repeat(3));
     }
+}
+
+#[test]
+fn many_small_hashes_are_worked_off_together() {
+    const HASHES: u32 = 20_000;
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = Setup::small(true).open(root.path());
+    engine.maintain(|_| MayWrite::Now).expect("started");
+    for number in 0..HASHES {
+        put_hash(&engine, slot((number % 7) as u16), &number.to_be_bytes(), &[b"a", b"b"], None);
+    }
+    for number in (0..HASHES).filter(|number| number % 2 == 0) {
+        delete(&engine, slot((number % 7) as u16), &number.to_be_bytes());
+    }
+    eventually("they are deleted", || engine.counters().reclaimed_subkeys == u64::from(HASHES));
+    await_idle(&engine);
+    let left: usize = (0..7).map(|number| held(&engine, slot(number)).len()).sum();
+    assert_eq!(left, 3 * HASHES as usize / 2, "a record and two fields of every other one");
 }
 
 #[test]

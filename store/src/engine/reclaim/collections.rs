@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Condvar, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use sluice_topology::Slot;
 
 use super::{BATCH_PAUSE, ERROR_PAUSE};
 use crate::engine::{
-    EngineError, Generation,
+    EngineError, Generation, Kind,
     families::Family,
     gate::Gate,
     layout::{reclaim_key, split_reclaim_key, subkey_prefix},
@@ -86,6 +86,8 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
     subkeys: AtomicU64,
+    /// Keys deleted since it last rested.
+    unpaced: AtomicUsize,
 }
 
 /// The thread and its queue.
@@ -110,6 +112,14 @@ struct Waiting {
     discarded: Discarded,
 }
 
+/// Where collections of the kind that a reclaim record names have subkeys; of one that this version does not know, anywhere.
+fn families_of(kind: &[u8]) -> &'static [Family] {
+    match kind {
+        [kind] if *kind == Kind::Hash as u8 => &[Family::Data],
+        _ => &[Family::Data, Family::Score, Family::Stream],
+    }
+}
+
 impl Collections {
     pub(crate) fn new(database: Arc<Database>, gate: Arc<Gate>, readers: Readers, table: Arc<SlotTable>, wal: bool) -> Self {
         let shared = Arc::new(Shared {
@@ -122,6 +132,7 @@ impl Collections {
             queue: Mutex::new(Queue { search: Slot::new(0), ..Queue::default() }),
             wake: Condvar::new(),
             subkeys: AtomicU64::new(0),
+            unpaced: AtomicUsize::new(0),
         });
         let waker = Arc::downgrade(&shared);
         shared.readers.on_end(move || {
@@ -317,64 +328,61 @@ impl Shared {
         Ok((found, None))
     }
 
-    /// Deletes the subkeys of a collection, batch by batch, then its record.
+    /// Deletes the subkeys of a collection, batch by batch, and with the last of them its record.
     fn work_off(&self, discarded: Discarded) -> Result<Outcome, EngineError> {
         let Discarded { slot, generation, version } = discarded;
-        let record = reclaim_key(slot, generation, version);
-        if self.database.db().get_pinned_cf(self.database.family(Family::Data), record)?.is_none() {
-            return Ok(Outcome::Done);
-        }
+        let (data, record) = (self.database.family(Family::Data), reclaim_key(slot, generation, version));
+        let Some(kind) = self.database.db().get_pinned_cf(data, record)? else { return Ok(Outcome::Done) };
         let mut options = WriteOptions::default();
         options.disable_wal(!self.wal);
-        let mut deleted = 0;
-        for family in [Family::Data, Family::Score, Family::Stream] {
+        let end = subkey_prefix(slot, generation, version + 1);
+        let (mut batch, mut deleted) = (WriteBatch::default(), 0);
+        for family in families_of(&kind) {
             let mut from = subkey_prefix(slot, generation, version).to_vec();
-            let end = subkey_prefix(slot, generation, version + 1);
-            loop {
+            while let Some(last) = self.gather(*family, &from, &end, &mut batch)? {
+                let keys = batch.len() as u64;
+                if let Some(outcome) = self.write(slot, generation, std::mem::take(&mut batch), &options)? {
+                    return Ok(outcome);
+                }
+                self.subkeys.fetch_add(keys, Ordering::Relaxed);
+                deleted += keys;
                 if self.stopped() {
                     return Ok(Outcome::Stopped);
                 }
-                let (batch, last) = self.batch(family, &from, &end)?;
-                let Some(last) = last else { break };
-                let keys = batch.len() as u64;
-                if let Some(outcome) = self.write(slot, generation, batch, &options)? {
-                    return Ok(outcome);
-                }
-                deleted += keys;
-                self.subkeys.fetch_add(keys, Ordering::Relaxed);
                 // From behind the last one: what was deleted is stepped over once, and not again for every batch.
                 from = last;
                 from.push(0);
-                self.pause(BATCH_PAUSE);
             }
         }
-        let mut last = WriteBatch::default();
-        last.delete_cf(self.database.family(Family::Data), record);
-        if let Some(outcome) = self.write(slot, generation, last, &options)? {
+        let keys = batch.len() as u64;
+        batch.delete_cf(data, record);
+        if let Some(outcome) = self.write(slot, generation, batch, &options)? {
             return Ok(outcome);
         }
-        if deleted >= COMPACTED_KEYS {
+        self.subkeys.fetch_add(keys, Ordering::Relaxed);
+        if deleted + keys >= COMPACTED_KEYS {
             self.compact(slot, generation, version);
         }
-        Ok(Outcome::Done)
+        Ok(if self.stopped() { Outcome::Stopped } else { Outcome::Done })
     }
 
-    /// The next deletions, and the last key among them.
-    fn batch(&self, family: Family, from: &[u8], end: &[u8]) -> Result<(WriteBatch, Option<Vec<u8>>), EngineError> {
+    /// Adds the next deletions to a batch. When it is full: the last key in it.
+    fn gather(&self, family: Family, from: &[u8], end: &[u8], batch: &mut WriteBatch) -> Result<Option<Vec<u8>>, EngineError> {
         let handle = self.database.family(family);
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(end);
         options.fill_cache(false);
-        let (mut batch, mut last) = (WriteBatch::default(), None);
         let mut iterator = self.database.db().raw_iterator_cf_opt(handle, options);
         iterator.seek(from);
-        while let Some(key) = iterator.key().filter(|_| batch.len() < BATCH_KEYS) {
+        while let Some(key) = iterator.key() {
             batch.delete_cf(handle, key);
-            last = Some(key.to_vec());
+            if batch.len() >= BATCH_KEYS {
+                return Ok(Some(key.to_vec()));
+            }
             iterator.next();
         }
         iterator.status()?;
-        Ok((batch, last))
+        Ok(None)
     }
 
     /// Writes where that is allowed right now: a slot that is parked is being copied, one that has left is another node's to change.
@@ -386,6 +394,7 @@ impl Shared {
         batch: WriteBatch,
         options: &WriteOptions,
     ) -> Result<Option<Outcome>, EngineError> {
+        self.pace(batch.len());
         let _inside = self.gate.enter();
         if self.table.live(slot) != generation {
             // It has died, and its subkeys go with it.
@@ -398,6 +407,14 @@ impl Shared {
         }
         self.database.db().write_opt(batch, options)?;
         Ok(None)
+    }
+
+    /// Rests after every [`BATCH_KEYS`] deletions, in however many batches they were.
+    fn pace(&self, keys: usize) {
+        if self.unpaced.fetch_add(keys, Ordering::Relaxed) + keys >= BATCH_KEYS {
+            self.unpaced.store(0, Ordering::Relaxed);
+            self.pause(BATCH_PAUSE);
+        }
     }
 
     fn compact(&self, slot: Slot, generation: Generation, version: u64) {
