@@ -288,3 +288,47 @@ async fn a_hash_of_many_fields_is_read_in_pages_and_refused_past_the_limit() -> 
     ensure!(connection.ask(&["HKEYS", "big"]).await?.elements().len() == 1);
     Ok(())
 }
+
+/// Several connections change and read the same hashes at once: every answer is whole, no error but the expected, and in the end each
+/// hash agrees with itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn hashes_agree_with_themselves_after_writers_at_once() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[])?.start().await?;
+    let only = |names: &'static [&'static str]| move |command: &Vec<String>| names.contains(&command[0].as_str());
+    let strategy = prop::collection::vec(
+        command()
+            .prop_filter("hashes alone", only(&["HSET", "HDEL", "DEL", "HGETALL", "HKEYS", "HRANDFIELD", "HINCRBY", "HSCAN"])),
+        1..25,
+    );
+    let mut connections = tokio::task::JoinSet::new();
+    for number in 0..6u8 {
+        let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &[number; 32]));
+        let pipelines: Vec<Vec<Vec<String>>> = (0..60)
+            .map(|_| Ok(strategy.new_tree(&mut runner).map_err(|error| anyhow::anyhow!("{error}"))?.current()))
+            .collect::<anyhow::Result<_>>()?;
+        let address = store.address();
+        connections.spawn(async move {
+            let mut connection = Connection::open(&address).await?;
+            for commands in pipelines {
+                for (command, answer) in commands.iter().zip(connection.ask_all(&commands).await?) {
+                    // What is wrong with the command itself is looked at elsewhere; the store has nothing else to complain of.
+                    let refused = matches!(&answer, Answer::Error(text) if text.contains("damaged") || text.contains("TRYAGAIN"));
+                    ensure!(!refused, "{command:?}: {answer:?}");
+                    let pairs = command[0] != "HGETALL" || answer.elements().len().is_multiple_of(2);
+                    ensure!(pairs, "{command:?}: {answer:?}");
+                }
+            }
+            anyhow::Ok(connection)
+        });
+    }
+    let mut last = None;
+    while let Some(connection) = connections.join_next().await {
+        last = Some(connection??);
+    }
+    let mut connection = last.context("a connection")?;
+    for key in KEYS {
+        look(&mut connection, key).await?;
+    }
+    Ok(())
+}
