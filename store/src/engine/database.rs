@@ -1,18 +1,20 @@
 //! Opening and closing; the engine as a whole.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+mod counters;
+mod options;
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
 };
 
-use rocksdb::{DBRecoveryMode, LogLevel, Options, ReadOptions};
+use rocksdb::ReadOptions;
 use sluice_topology::{InstanceId, NodeId, Slot};
 
+use self::counters::Committed;
+pub use self::{counters::Counters, options::EngineOptions};
 use super::{
-    CacheUse, EngineError, Fault, FlushError, FlushWait, Generation, Inside, Space, SyncPolicy, Tuning,
+    CacheUse, EngineError, Fault, FlushError, FlushWait, Generation, Inside, Space, SyncPolicy,
     caches::Caches,
     checkpoint::Checkpoints,
     clock::{self, Clock},
@@ -30,77 +32,13 @@ use super::{
     raw::Database,
     readers::{LongReader, Readers},
     reclaim::{MayWrite, Reclaimer},
-    record_cache::{RecordCache, RecordCacheUse},
+    record_cache::RecordCache,
     slot_table::SlotTable,
     stripes::Stripes,
     sync::Syncer,
     system::{self, SystemBatch, SystemKind},
     versions::Versions,
 };
-
-/// Settings of the engine. Sizes in bytes.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// The data directory.
-    pub directory: PathBuf,
-    /// Whether writes go to the write-ahead log.
-    pub wal: bool,
-    /// When the log is made durable.
-    pub sync: SyncPolicy,
-    /// Block cache.
-    pub block_cache_bytes: usize,
-    /// Record cache; 0: none.
-    pub record_cache_bytes: usize,
-    /// Row cache; 0: none.
-    pub row_cache_bytes: usize,
-    /// One memtable.
-    pub write_buffer_bytes: usize,
-    /// All memtables together, before flushes begin.
-    pub memtables_bytes: usize,
-    /// Most write-ahead log kept before the oldest memtables are flushed.
-    pub wal_bytes_max: u64,
-    /// Threads for flushes and compactions.
-    pub background_jobs: i32,
-    /// Most files kept open.
-    pub open_files_max: i32,
-    /// RocksDB's own knobs.
-    pub tuning: Tuning,
-    /// Start from a damaged log with what is before the damage, instead of refusing.
-    pub wal_point_in_time: bool,
-    /// Where checkpoints are made; `None`: in the data directory.
-    pub checkpoints_directory: Option<PathBuf>,
-    /// How many checkpoints are kept; at least the newest is.
-    pub checkpoints_kept: usize,
-    /// Free space below which users' writes are refused; 0: never.
-    pub disk_free_min: u64,
-    /// Size of the file that is removed when the disk is nearly full; 0: none.
-    pub reserve_bytes: u64,
-}
-
-impl EngineOptions {
-    /// A small engine in that directory, with the log on: for tools and tests.
-    pub fn at(directory: &Path) -> Self {
-        Self {
-            directory: directory.to_owned(),
-            wal: true,
-            sync: SyncPolicy::EverySecond,
-            record_cache_bytes: 1 << 20,
-            block_cache_bytes: 8 << 20,
-            row_cache_bytes: 1 << 20,
-            write_buffer_bytes: 1 << 20,
-            memtables_bytes: 4 << 20,
-            wal_bytes_max: 64 << 20,
-            background_jobs: 2,
-            open_files_max: 100,
-            tuning: Tuning::default(),
-            wal_point_in_time: false,
-            checkpoints_directory: None,
-            checkpoints_kept: 1,
-            disk_free_min: 0,
-            reserve_bytes: 0,
-        }
-    }
-}
 
 /// What a start found on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +95,7 @@ impl Engine {
         let caches = Caches::new(&options);
         let clock = Arc::new(Clock::new());
         let removable = Arc::new(Removable::new(clock.clone()));
-        let mut db_options = db_options(&options);
+        let mut db_options = options.of_database();
         caches.install(&mut db_options);
         db_options.create_if_missing(prepared.empty);
         let database = Database::open(&prepared.database, &db_options, &options, &caches.block(), &removable)
@@ -371,31 +309,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Named counters of the engine, for INFO and metrics.
-    pub fn counters(&self) -> Counters {
-        Counters {
-            latest_sequence: self.database.db().latest_sequence_number(),
-            committed_batches: self.committed.batches.load(Ordering::Relaxed),
-            committed_records: self.committed.records.load(Ordering::Relaxed),
-            record_cache: self.records.usage(),
-            wal_fsyncs: self.syncer.fsyncs(),
-            flush_rounds_total: self.rounds.rounds_total(),
-            last_flush_round: self.rounds.last_round(),
-            flush_waiters: self.rounds.waiters(),
-            reclaim_pending: self.reclaimer.pending() as u64,
-            reclaimed_keys: self.reclaimer.reclaimed_keys(),
-            reclaimed_subkeys: self.reclaimer.collections().0,
-            reclaim_collections_idle: self.reclaimer.collections().1,
-            clock_floor_ms: self.clock_floor_ms.load(Ordering::Relaxed),
-            expired_keys: self.expiries.removed(),
-            expired_compacted_keys: self.removable.expired_keys(),
-            refused_writes: self.health.refusals(),
-            background_errors: self.database.events().errors(),
-            write_delays: self.database.events().stalls().0,
-            write_stops: self.database.events().stalls().1,
-        }
-    }
-
     /// The caches and memtables against their capacities.
     pub fn cache_use(&self) -> CacheUse {
         self.caches.usage()
@@ -471,12 +384,6 @@ impl Engine {
         &self.read_options
     }
 
-    /// Counts a batch of commands' writes.
-    pub(super) fn note_commit(&self, records: usize) {
-        self.committed.batches.fetch_add(1, Ordering::Relaxed);
-        self.committed.records.fetch_add(records as u64, Ordering::Relaxed);
-    }
-
     pub(super) fn reclaimer(&self) -> &Reclaimer {
         &self.reclaimer
     }
@@ -486,83 +393,8 @@ impl Engine {
     }
 }
 
-#[derive(Default)]
-struct Committed {
-    batches: AtomicU64,
-    records: AtomicU64,
-}
-
-/// See [`Engine::counters`].
-#[derive(Clone, Copy, Debug)]
-pub struct Counters {
-    /// RocksDB's latest sequence number.
-    pub latest_sequence: u64,
-    /// Batches of commands' writes applied since the start.
-    pub committed_batches: u64,
-    /// Records in them.
-    pub committed_records: u64,
-    /// The record cache.
-    pub record_cache: RecordCacheUse,
-    /// Fsyncs of the WAL by the sync thread.
-    pub wal_fsyncs: u64,
-    /// Flush rounds completed since the start.
-    pub flush_rounds_total: u64,
-    /// The last flush round that completed.
-    pub last_flush_round: u64,
-    /// Callers waiting for a flush round.
-    pub flush_waiters: u64,
-    /// Dead generations not yet worked off.
-    pub reclaim_pending: u64,
-    /// Keys of dead generations removed since the start.
-    pub reclaimed_keys: u64,
-    /// Subkeys deleted of collections that are gone, since the start.
-    pub reclaimed_subkeys: u64,
-    /// Whether the subkeys of every collection that is gone are deleted.
-    pub reclaim_collections_idle: bool,
-    /// The latest time, Unix milliseconds, found or noted on disk for the clock of the next start, flush rounds excepted.
-    pub clock_floor_ms: u64,
-    /// Keys deleted because they had expired, since the start.
-    pub expired_keys: u64,
-    /// Records of expired strings that compactions left out, since the start: some of keys deleted already, or written anew.
-    pub expired_compacted_keys: u64,
-    /// Writes refused because of the disk.
-    pub refused_writes: u64,
-    /// Failed flushes, compactions and writes of RocksDB.
-    pub background_errors: u64,
-    /// How often RocksDB began to slow writes down.
-    pub write_delays: u64,
-    /// How often RocksDB began to hold writes back completely.
-    pub write_stops: u64,
-}
-
 fn close_error(error: FlushError) -> EngineError {
     EngineError::Flush(error.to_string())
-}
-
-fn db_options(options: &EngineOptions) -> Options {
-    let mut db = Options::default();
-    db.create_missing_column_families(true);
-    // One flush, one version edit: with the WAL off a key's record and its fields come back together or not at all.
-    db.set_atomic_flush(true);
-    // Batches are large and sorted: one thread that goes on from the last key's place beats several that each look from the top.
-    db.set_allow_concurrent_memtable_write(false);
-    db.set_max_background_jobs(options.background_jobs);
-    db.set_max_open_files(options.open_files_max);
-    options.tuning.of_database(&mut db);
-    db.set_bytes_per_sync(1 << 20);
-    db.set_wal_bytes_per_sync(1 << 20);
-    db.set_max_total_wal_size(options.wal_bytes_max);
-    // A kill leaves a torn record at the tail and nothing else; damage anywhere else must be seen, not skipped.
-    // After a power loss what was never synced may have holes in it: then somebody decides.
-    db.set_wal_recovery_mode(if options.wal_point_in_time {
-        DBRecoveryMode::PointInTime
-    } else {
-        DBRecoveryMode::TolerateCorruptedTailRecords
-    });
-    db.set_keep_log_file_num(5);
-    db.set_max_log_file_size(8 << 20);
-    db.set_log_level(LogLevel::Warn);
-    db
 }
 
 /// What a shutdown in order left.
