@@ -5,7 +5,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, ensure};
 use redis::{AsyncCommands as _, aio::MultiplexedConnection};
-use sluice_tests::store::{Setup, StoreProcess, Volume, wait_for};
+use sluice_tests::store::{LocalCluster, Setup, StoreProcess, Volume, wait_for};
+use sluice_topology::{SlotRanges, admin::MigrationState};
 
 /// Bytes of a value.
 const VALUE: usize = 8 << 10;
@@ -319,5 +320,33 @@ async fn a_failed_fsync_acknowledges_nobody_and_ends_the_process() -> anyhow::Re
     check(&store, acknowledged - 1).await?;
     store.kill()?;
     volume.unmount()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_without_room_takes_no_slots_until_it_has_some() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let cluster = LocalCluster::start(root.path(), 2, 1, &[("migrate-backoff-ms-max", "200")]).await?;
+    let (keys, error) = write(&mut cluster.node(0).client().await?, 0, 200).await;
+    ensure!(error.is_none(), "{error:?}");
+    let room = |bytes: &'static str| async {
+        let mut client = cluster.node(1).client().await?;
+        anyhow::Ok(redis::cmd("CONFIG").arg(&["SET", "disk-free-min", bytes]).query_async::<()>(&mut client).await?)
+    };
+    // More than any disk has.
+    room("1000000gb").await?;
+    wait_for("the disk to be too small", || async { Ok(cluster.node(1).info("storage_fault").await? == "low_space") }).await?;
+    let job = cluster.migrate(0, 1, &SlotRanges::full()).await?;
+    wait_for("attempts to be undone, by that name", || async {
+        let jobs = cluster.status(0).await?.migrations;
+        let status = jobs.iter().find(|status| status.job == job).context("the job is forgotten")?;
+        Ok(status.attempts > 1 && status.last_error.contains("disk-free-min"))
+    })
+    .await?;
+    check(cluster.node(0), keys).await?;
+    room("0").await?;
+    let status = cluster.ended(0, job).await?;
+    ensure!(status.state == MigrationState::Done, "{status:?}");
+    check(cluster.node(1), keys).await?;
     Ok(())
 }
