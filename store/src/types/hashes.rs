@@ -47,7 +47,7 @@ impl<'e> Keyspace<'e> {
             let is_new = match (change.pending(field), &known) {
                 (Some(there), _) => !there,
                 (None, Some(known)) => !known[position],
-                (None, None) => change.field(field)?.is_none(),
+                (None, None) => !change.has(field)?,
             };
             change.put(field, value, is_new);
         }
@@ -59,7 +59,7 @@ impl<'e> Keyspace<'e> {
     /// HSETNX: sets a field if it is not there; whether it did.
     pub fn hash_set_if_missing(&self, key: &[u8], field: &[u8], value: &[u8]) -> Result<bool, TypeError> {
         let mut change = HashChange::begin(*self, key)?;
-        let is_new = change.field(field)?.is_none();
+        let is_new = !change.has(field)?;
         if is_new {
             change.put(field, value, true);
             change.finish();
@@ -75,7 +75,7 @@ impl<'e> Keyspace<'e> {
         }
         let was = change.hash.collection.size;
         for field in fields {
-            if change.field(field)?.is_some() {
+            if change.has(field)? {
                 change.remove(field);
             }
         }
@@ -279,6 +279,14 @@ impl<'e, 'k> HashChange<'e, 'k> {
             return Ok(None);
         }
         self.hash.get(field, |value| value.map(<[u8]>::to_vec))
+    }
+
+    /// Whether a field is there.
+    fn has(&self, field: &[u8]) -> Result<bool, TypeError> {
+        if self.fresh && self.pending(field).is_none() {
+            return Ok(false);
+        }
+        self.hash.get(field, |value| value.is_some())
     }
 
     /// Which of those fields are there before any of them is set, where that is cheaper to ask for together.
