@@ -99,7 +99,7 @@ fn the_first_key_of_the_next_generation_survives_though_its_file_is_the_dead_one
     engine.begin_compaction().expect("it is open").expect("none is running").run();
     drop(reader);
     await_reclaimed(&engine);
-    assert_eq!(engine.counters().reclaimed_keys, (BYTES / VALUE_BYTES) as u64);
+    eventually("the disk shrinks", || engine.storage().sst_bytes < (BYTES / 16) as u64);
     let mut held = Vec::new();
     let read = engine.raw_records(slot(100), |record| {
         held.push((record.family, record.key.to_vec(), record.value.to_vec()));

@@ -52,16 +52,8 @@ impl Shared {
 
     /// Deletes the files that hold nothing but one of the ranges.
     fn delete_files(&self, ranges: &[Range]) -> Result<(), EngineError> {
-        let live = self.database.db().live_files()?;
         for family in Family::USER {
-            let files: Vec<TableFile> = (live.iter().filter(|file| file.column_family_name == family.name()))
-                .filter_map(|file| {
-                    let (first, last) = (file.start_key.clone()?, file.end_key.clone()?);
-                    // Only files of one generation can lie inside of one.
-                    let of_one = first.get(..PREFIX_LEN) == last.get(..PREFIX_LEN);
-                    of_one.then_some(TableFile { level: file.level, first, last, entries: file.num_entries })
-                })
-                .collect();
+            let files = self.files(family)?;
             for range in ranges {
                 let last = plan::last_deletable(&range.start);
                 let entries = plan::deletable_entries(&range.start, &last, &files);
@@ -70,11 +62,25 @@ impl Shared {
                 }
                 let handle = self.database.family(family);
                 self.database.db().delete_file_in_range_cf(handle, &range.start, &last)?;
-                self.reclaimed_keys.fetch_add(entries, Ordering::Relaxed);
+                // Files that a compaction has in hand stay, and their keys are counted by its filter.
+                let left = plan::deletable_entries(&range.start, &last, &self.files(family)?);
+                self.reclaimed_keys.fetch_add(entries.saturating_sub(left), Ordering::Relaxed);
                 self.pause(BATCH_PAUSE);
             }
         }
         Ok(())
+    }
+
+    /// Files of a family that hold keys of one generation alone: only such can lie inside of one.
+    fn files(&self, family: Family) -> Result<Vec<TableFile>, EngineError> {
+        let live = self.database.db().live_files()?;
+        let of_family = live.into_iter().filter(|file| file.column_family_name == family.name());
+        let files = of_family.filter_map(|file| {
+            let (first, last) = (file.start_key?, file.end_key?);
+            let of_one = first.get(..PREFIX_LEN) == last.get(..PREFIX_LEN);
+            of_one.then_some(TableFile { level: file.level, first, last, entries: file.num_entries })
+        });
+        Ok(files.collect())
     }
 
     fn reclaim_family(&self, family: Family, ranges: &[Range]) -> Result<(), EngineError> {
