@@ -57,16 +57,18 @@ fn small<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nearly_full_disk_refuses_writes_by_name_and_takes_them_again() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
-    let volume = Volume::memory(root.path().join("volume"), "224m")?;
-    let settings = small(&[("disk-free-min", "48mb"), ("reserve-file-size", "32mb")]);
+    let volume = Volume::memory(root.path().join("volume"), "320m")?;
+    // What is kept free is more than all the tables: a compaction that writes them anew does not meet a full disk either.
+    let settings = small(&[("disk-free-min", "160mb"), ("reserve-file-size", "32mb")]);
     let store = Setup::new(volume.path(), &settings)?.start().await?;
     let mut client = store.client().await?;
     ensure!(store.info("reserve_file").await? == "yes", "{}", store.log());
 
     let (acknowledged, error) = write(&mut client, 0, 100_000).await;
-    let error = error.context("800 MB went onto 224 MB")?;
+    let error = error.context("800 MB went onto 320 MB")?;
     ensure!(code(&error) == "MISCONF" && error.to_string().contains("disk-free-min"), "{error}");
-    ensure!(store.info("storage_fault").await? == "low_space");
+    // The end of a compaction may have made room again since.
+    ensure!(store.log().contains("writes are refused: the disk has"), "{}", store.log());
     ensure!(store.info("refused_writes_total").await?.parse::<u64>()? > 0);
     ensure!(store.info("background_errors_total").await? == "0", "RocksDB ran into it: {}", store.log());
     // Users' writes leave the reserve alone.
