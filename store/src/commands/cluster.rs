@@ -32,7 +32,7 @@ pub(super) fn cluster(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         (b"info", []) => cx.reply.verbatim(&info(cx.node)),
         (b"myid", []) => cx.reply.bulk(cx.node.cluster.me().to_string().as_bytes()),
         (b"countkeysinslot", [number]) => {
-            let usage = cx.node.engine.slot_usage(slot(number)?, cx.node.engine.now_ms())?;
+            let usage = cx.node.engine.slot_usage(slot(number)?, cx.now_ms)?;
             cx.reply.unsigned(usage.keys);
         }
         (b"getkeysinslot", [number, count]) => keys_in_slot(cx, slot(number)?, parse_integer(count)?)?,
@@ -48,7 +48,7 @@ fn slot(number: &[u8]) -> Result<Slot, CommandError> {
 
 fn keys_in_slot(cx: &mut Context<'_, '_>, slot: Slot, count: i64) -> Outcome {
     let count = usize::try_from(count).map_err(|_| CommandError::new("ERR Invalid number of keys"))?;
-    let (now, mut keys) = (cx.node.engine.now_ms(), Vec::new());
+    let (now, mut keys) = (cx.now_ms, Vec::new());
     cx.node.engine.scan_slot(slot, None, |entry| {
         if keys.len() >= count {
             return ControlFlow::Break(());

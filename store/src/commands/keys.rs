@@ -60,7 +60,7 @@ pub(super) fn pexpireat(cx: &mut Context<'_, '_>, request: &Request) -> Outcome 
 
 fn set_expiry(cx: &mut Context<'_, '_>, name: &str, request: &Request, unit_ms: i64, relative: bool) -> Outcome {
     let condition = expire_condition(&request[3..])?;
-    let base = if relative { cx.node.engine.now_ms() as i64 } else { 0 };
+    let base = if relative { cx.now_ms as i64 } else { 0 };
     let at = parse_integer(&request[2])?.checked_mul(unit_ms).and_then(|ms| ms.checked_add(base));
     let at = at.ok_or_else(|| CommandError::new(format!("ERR invalid expire time in '{name}' command")))?;
     let applied = cx.keyspace().expire_at(&request[1], at, condition)?;
@@ -112,7 +112,7 @@ fn answer_expiry(cx: &mut Context<'_, '_>, request: &Request, answer: impl FnOnc
     match cx.keyspace().expires_at_ms(&request[1])? {
         None => cx.reply.integer(-2),
         Some(None) => cx.reply.integer(-1),
-        Some(Some(at)) => cx.reply.unsigned(answer(at, cx.node.engine.now_ms())),
+        Some(Some(at)) => cx.reply.unsigned(answer(at, cx.now_ms)),
     }
     Ok(())
 }

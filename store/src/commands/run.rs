@@ -36,6 +36,8 @@ pub struct Context<'n, 'r> {
     pub reply: &'n mut ReplyWriter<'r>,
     /// What gathers its changes.
     pub writer: &'n RefCell<Writer>,
+    /// The time, Unix milliseconds: one for a run.
+    pub now_ms: u64,
     /// Records read ahead for its run.
     pub prefetch: Option<&'n Prefetch<'n>>,
 }
@@ -43,7 +45,7 @@ pub struct Context<'n, 'r> {
 impl<'n> Context<'n, '_> {
     /// The keys as of now.
     pub fn keyspace(&self) -> Keyspace<'n> {
-        Keyspace::new(&self.node.engine, self.writer, self.node.engine.now_ms()).with_prefetch(self.prefetch)
+        Keyspace::new(&self.node.engine, self.writer, self.now_ms).with_prefetch(self.prefetch)
     }
 }
 

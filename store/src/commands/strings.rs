@@ -18,7 +18,7 @@ pub(super) fn get(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 pub(super) fn set(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let options = set_options(&request[3..], cx.node.engine.now_ms())?;
+    let options = set_options(&request[3..], cx.now_ms)?;
     let outcome = cx.keyspace().set(&request[1], &request[2], options)?;
     match (options.get, outcome.old) {
         (true, Some(old)) => cx.reply.bulk(&old),
@@ -67,11 +67,11 @@ pub(super) fn setnx(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 pub(super) fn setex(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    set_expiring(cx, request, expiry("setex", &request[2], true, cx.node.engine.now_ms())?)
+    set_expiring(cx, request, expiry("setex", &request[2], true, cx.now_ms)?)
 }
 
 pub(super) fn psetex(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    set_expiring(cx, request, expiry("psetex", &request[2], false, cx.node.engine.now_ms())?)
+    set_expiring(cx, request, expiry("psetex", &request[2], false, cx.now_ms)?)
 }
 
 fn set_expiring(cx: &mut Context<'_, '_>, request: &Request, at: u64) -> Outcome {

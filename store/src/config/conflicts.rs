@@ -142,12 +142,12 @@ mod tests {
             (&[("memory-budget", "128mb"), ("rocksdb.row_cache_size", "112mb")], "`memory-budget 134217728`"),
             (&[("memory-budget", "128mb"), ("rocksdb.write_buffer_size", "256mb")], "more than the whole budget"),
             (
-                &[("memory-budget", "1gb"), ("rocksdb.max_total_wal_size", "16mb")],
-                "`rocksdb.max_total_wal_size 16777216` and `rocksdb.write_buffer_size 67108864`",
+                &[("memory-budget", "1gb"), ("rocksdb.max_total_wal_size", "8mb")],
+                "`rocksdb.max_total_wal_size 8388608` and `rocksdb.write_buffer_size 16777216`",
             ),
-            (&[("memory-budget", "1gb"), ("reserve-file-size", "16mb")], "`reserve-file-size 16777216`"),
-            (&[("rocksdb.level0_file_num_compaction_trigger", "21")], "before a compaction begins"),
-            (&[("rocksdb.level0_slowdown_writes_trigger", "40")], "`rocksdb.level0_stop_writes_trigger 36`"),
+            (&[("memory-budget", "1gb"), ("reserve-file-size", "8mb")], "`reserve-file-size 8388608`"),
+            (&[("rocksdb.level0_file_num_compaction_trigger", "25")], "before a compaction begins"),
+            (&[("rocksdb.level0_slowdown_writes_trigger", "44")], "`rocksdb.level0_stop_writes_trigger 40`"),
             (&[("client-query-buffer-limit", "1mb")], "`proto-max-bulk-len 536870912`"),
         ];
         for (changes, expected) in cases {

@@ -87,7 +87,7 @@ settings! {
     #[live] memory_budget: Bytes = Bytes(0), "memory-budget", "Bytes for caches and memtables together; 0: six tenths of the container's limit, or a quarter of the machine.";
     #[live] record_cache: u32 = 10, "record-cache-percent", "Share of memory-budget for records that are read often, in percent, up to 50; 0: none.";
     #[live] row_cache: Bytes = Bytes(0), "rocksdb.row_cache_size", "Bytes of row cache; 0: none.";
-    write_buffer: Bytes = Bytes(64 << 20), "rocksdb.write_buffer_size", "Bytes of one memtable.";
+    write_buffer: Bytes = Bytes(16 << 20), "rocksdb.write_buffer_size", "Bytes of one memtable: small ones stay near the processor, large ones are flushed and merged less often.";
     max_total_wal_size: Bytes = Bytes(512 << 20), "rocksdb.max_total_wal_size", "Bytes of write-ahead log after which the oldest memtables are flushed.";
     wal_recovery: WalRecovery = WalRecovery::TolerateCorruptedTail, "rocksdb.wal_recovery_mode", "A start with a damaged write-ahead log: tolerate_corrupted_tail refuses damage that is not a torn end; point_in_time keeps what is before the damage and loses what is behind it.";
     compression: Compression = Compression::Lz4, "rocksdb.compression", "Compression of tables: no, lz4 (zstd in the last level) or zstd.";
@@ -95,9 +95,9 @@ settings! {
     target_file_size_base: Bytes = Bytes(64 << 20), "rocksdb.target_file_size_base", "Bytes of a table of the first level below level 0.";
     max_bytes_for_level_base: Bytes = Bytes(256 << 20), "rocksdb.max_bytes_for_level_base", "Bytes of the first level below level 0.";
     max_write_buffer_number: i32 = 4, "rocksdb.max_write_buffer_number", "Most memtables of a column family, those being flushed included.";
-    l0_compaction_trigger: i32 = 4, "rocksdb.level0_file_num_compaction_trigger", "Tables in level 0 that begin a compaction.";
-    l0_slowdown_trigger: i32 = 20, "rocksdb.level0_slowdown_writes_trigger", "Tables in level 0 from which writes are slowed down.";
-    l0_stop_trigger: i32 = 36, "rocksdb.level0_stop_writes_trigger", "Tables in level 0 at which writes are held back.";
+    l0_compaction_trigger: i32 = 8, "rocksdb.level0_file_num_compaction_trigger", "Tables in level 0 that begin a compaction.";
+    l0_slowdown_trigger: i32 = 24, "rocksdb.level0_slowdown_writes_trigger", "Tables in level 0 from which writes are slowed down.";
+    l0_stop_trigger: i32 = 40, "rocksdb.level0_stop_writes_trigger", "Tables in level 0 at which writes are held back.";
     max_io: Bytes = Bytes(0), "rocksdb.max_io_bytes_per_sec", "Bytes a second that flushes and compactions may write; 0: as many as the disk takes.";
     range_conversion: u32 = 0, "rocksdb.min_tombstones_for_range_conversion", "Deletions in a row that reads turn into a range tombstone; 0: none are. Not with a row cache.";
     atomic_flush: bool = true, "rocksdb.atomic_flush", "Flush all column families at once. Always yes: without, half a key could come back.";

@@ -1,4 +1,4 @@
-//! Compaction on request: every user family rewritten down to its last level, so that what is dead gives its space back.
+//! Compaction on request: every family rewritten down to its last level, so that what is dead gives its space back.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -26,7 +26,7 @@ impl Compaction<'_> {
     /// Compacts, blocking the thread. Reads and writes go on, and so do RocksDB's own compactions.
     pub fn run(self) {
         let database = self.0.database();
-        for family in Family::USER {
+        for family in Family::ALL {
             let mut options = CompactOptions::default();
             options.set_exclusive_manual_compaction(false);
             options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);

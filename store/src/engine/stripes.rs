@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -15,12 +15,31 @@ const STRIPES: usize = 1 << 16;
 /// A waiter looks again at least this often: a wake that it misses costs this and nothing else.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
+/// Nobody holds the stripe.
+const FREE: u32 = 0;
+
+/// Who holds stripes: a number of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holder(u32);
+
+/// What became of a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// The stripe is the holder's from now on.
+    Taken,
+    /// It was before.
+    Held,
+    /// It is somebody else's.
+    Busy,
+}
+
 /// A stripe's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Stripe(u32);
 
 pub(crate) struct Stripes {
-    held: Box<[AtomicBool]>,
+    holders: Box<[AtomicU32]>,
+    next_holder: AtomicU32,
     waiting: AtomicUsize,
     lock: Mutex<()>,
     freed: Condvar,
@@ -28,8 +47,14 @@ pub(crate) struct Stripes {
 
 impl Stripes {
     pub(crate) fn new() -> Self {
-        let held = (0..STRIPES).map(|_| AtomicBool::new(false)).collect();
-        Self { held, waiting: AtomicUsize::new(0), lock: Mutex::new(()), freed: Condvar::new() }
+        let holders = (0..STRIPES).map(|_| AtomicU32::new(FREE)).collect();
+        Self {
+            holders,
+            next_holder: AtomicU32::new(1),
+            waiting: AtomicUsize::new(0),
+            lock: Mutex::new(()),
+            freed: Condvar::new(),
+        }
     }
 
     /// The stripe of a key.
@@ -40,29 +65,47 @@ impl Stripes {
         Stripe(((hash ^ (hash >> 32)) as usize % STRIPES) as u32)
     }
 
+    /// A holder that nobody else is, but for one of four thousand million holders ago.
+    pub(crate) fn holder(&self) -> Holder {
+        match self.next_holder.fetch_add(1, Ordering::Relaxed) {
+            FREE => self.holder(),
+            number => Holder(number),
+        }
+    }
+
     /// Takes a stripe if nobody holds it.
-    pub(crate) fn try_lock(&self, stripe: Stripe) -> bool {
-        !self.held[stripe.0 as usize].swap(true, Ordering::Acquire)
+    pub(crate) fn try_lock(&self, stripe: Stripe, holder: Holder) -> Tried {
+        let place = &self.holders[stripe.0 as usize];
+        match place.compare_exchange(FREE, holder.0, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => Tried::Taken,
+            Err(found) if found == holder.0 => Tried::Held,
+            Err(_) => Tried::Busy,
+        }
     }
 
     /// Takes a stripe, waiting for it. The caller holds only stripes of smaller numbers.
-    pub(crate) fn lock(&self, stripe: Stripe) {
-        if self.try_lock(stripe) {
+    pub(crate) fn lock(&self, stripe: Stripe, holder: Holder) {
+        if self.try_lock(stripe, holder) == Tried::Taken {
             return;
         }
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        while !self.try_lock(stripe) {
+        while self.try_lock(stripe, holder) == Tried::Busy {
             guard = self.freed.wait_timeout(guard, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(guard);
         self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// Whether that holder has the stripe.
+    pub(crate) fn holds(&self, stripe: Stripe, holder: Holder) -> bool {
+        self.holders[stripe.0 as usize].load(Ordering::Relaxed) == holder.0
+    }
+
     /// Gives stripes back.
     pub(crate) fn unlock(&self, stripes: &[Stripe]) {
         for stripe in stripes {
-            self.held[stripe.0 as usize].store(false, Ordering::Release);
+            self.holders[stripe.0 as usize].store(FREE, Ordering::Release);
         }
         if self.waiting.load(Ordering::SeqCst) > 0 {
             drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
@@ -87,8 +130,10 @@ mod tests {
             .map(|_| {
                 let (stripes, inside, total) = (stripes.clone(), inside.clone(), total.clone());
                 thread::spawn(move || {
+                    let holder = stripes.holder();
                     for _ in 0..500 {
-                        stripes.lock(Stripe(7));
+                        stripes.lock(Stripe(7), holder);
+                        assert!(stripes.holds(Stripe(7), holder));
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         thread::yield_now();
                         inside.fetch_sub(1, Ordering::SeqCst);
@@ -102,6 +147,8 @@ mod tests {
             worker.join().unwrap();
         }
         assert_eq!(total.load(Ordering::SeqCst), 2000);
-        assert!(stripes.try_lock(Stripe(7)) && !stripes.try_lock(Stripe(7)));
+        let (one, other) = (stripes.holder(), stripes.holder());
+        let tries = [one, one, other].map(|holder| stripes.try_lock(Stripe(7), holder));
+        assert_eq!(tries, [Tried::Taken, Tried::Held, Tried::Busy]);
     }
 }

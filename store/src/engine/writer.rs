@@ -16,7 +16,7 @@ use super::{
     families::Family,
     gate::Place,
     layout::{PREFIX_LEN, prefix, reclaim_key},
-    stripes::{Stripe, Stripes},
+    stripes::{Holder, Stripe, Stripes, Tried},
 };
 
 /// A batch that was applied. Its acknowledgement may have to wait until it is durable.
@@ -31,6 +31,7 @@ pub struct Written {
 pub struct Writer {
     engine: Arc<Engine>,
     place: Option<Place>,
+    holder: Holder,
     stripes: Vec<Stripe>,
     batch: Batch,
     discarded: Vec<(Slot, Generation, u64)>,
@@ -50,10 +51,11 @@ impl Drop for Writer {
 impl Writer {
     /// A writer outside the gate, with nothing gathered.
     pub fn new(engine: Arc<Engine>) -> Self {
-        let batch = Batch::new(engine.database());
+        let (batch, holder) = (Batch::new(engine.database()), engine.stripes().holder());
         Self {
             engine,
             place: None,
+            holder,
             stripes: Vec::new(),
             batch,
             discarded: Vec::new(),
@@ -92,10 +94,10 @@ impl Writer {
         }
         for (slot, key) in keys {
             let stripe = Stripes::of(slot, key);
-            if self.engine.stripes().try_lock(stripe) {
-                self.stripes.push(stripe);
-            } else if !self.stripes.contains(&stripe) {
-                return Ok(false);
+            match self.engine.stripes().try_lock(stripe, self.holder) {
+                Tried::Taken => self.stripes.push(stripe),
+                Tried::Held => {}
+                Tried::Busy => return Ok(false),
             }
         }
         Ok(true)
@@ -110,7 +112,7 @@ impl Writer {
         wanted.dedup();
         self.engine.gate().await_inclusion();
         for stripe in wanted {
-            self.engine.stripes().lock(stripe);
+            self.engine.stripes().lock(stripe, self.holder);
             self.stripes.push(stripe);
         }
     }
@@ -261,6 +263,6 @@ impl Writer {
     }
 
     fn holds(&self, slot: Slot, key: &[u8]) -> bool {
-        self.is_inside() && self.stripes.contains(&Stripes::of(slot, key))
+        self.is_inside() && self.engine.stripes().holds(Stripes::of(slot, key), self.holder)
     }
 }

@@ -204,12 +204,18 @@ impl Connection {
     fn execute_in(&mut self, writer: &RefCell<Writer>, first: Option<Request>) -> Stopped {
         let node = self.node.clone();
         let prefetch = prefetch(&node, &mut writer.borrow_mut(), self.run.make_contiguous());
-        let mut next = first;
+        let (mut next, now_ms) = (first, node.engine.now_ms());
         while let Some(request) = next.take().or_else(|| self.run.pop_front()) {
             let (mark, gathered) = (self.out.len(), writer.borrow().gathered());
             let mut reply = ReplyWriter::new(&mut self.out, self.session.version, self.out_len_max);
-            let mut context =
-                Context { node: &node, session: &mut self.session, reply: &mut reply, writer, prefetch: prefetch.as_ref() };
+            let mut context = Context {
+                node: &node,
+                session: &mut self.session,
+                reply: &mut reply,
+                writer,
+                now_ms,
+                prefetch: prefetch.as_ref(),
+            };
             let step = run(&mut context, &request);
             match step {
                 Step::Done => {
