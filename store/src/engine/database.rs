@@ -238,6 +238,11 @@ impl Engine {
         self.syncer.set_policy(policy);
     }
 
+    /// Makes everything up to that sequence number durable right here, if that is quick; false: wait for it instead.
+    pub fn sync_here(&self, sequence: u64) -> bool {
+        self.syncer.sync_here(sequence)
+    }
+
     /// Waits until everything up to that sequence number is durable.
     pub async fn durable(&self, sequence: u64) -> Result<(), EngineError> {
         self.syncer.wait(sequence).await

@@ -8,12 +8,15 @@ use std::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
 use super::{EngineError, raw::Database, worker::Worker};
+
+/// A sync that takes less than this, in nanoseconds, is quick.
+const QUICK_NS: u64 = 300_000;
 
 /// When the write-ahead log is made durable (`sync`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +59,28 @@ struct Wanted {
     stop: bool,
 }
 
+/// Where syncing has come to. Whoever syncs holds it: one at a time.
+#[derive(Default)]
+struct Progress {
+    synced: u64,
+    errors_seen: u64,
+}
+
+/// How a sync ended.
+#[derive(PartialEq, Eq)]
+enum Synced {
+    Durable,
+    /// RocksDB has stopped; nothing was synced.
+    Stalled,
+    /// Nothing may be acknowledged any more.
+    Failed,
+}
+
 struct Shared {
+    database: Arc<Database>,
+    progress: Mutex<Progress>,
+    /// What a sync takes, in nanoseconds: a moving average.
+    usual_ns: AtomicU64,
     wanted: Mutex<Wanted>,
     wake: Condvar,
     policy: AtomicU8,
@@ -73,6 +97,9 @@ pub(crate) struct Syncer {
 impl Syncer {
     pub(crate) fn start(database: Arc<Database>, policy: SyncPolicy) -> Result<Self, EngineError> {
         let shared = Arc::new(Shared {
+            database,
+            progress: Mutex::default(),
+            usual_ns: AtomicU64::new(u64::MAX),
             wanted: Mutex::default(),
             wake: Condvar::new(),
             policy: AtomicU8::new(policy as u8),
@@ -80,7 +107,7 @@ impl Syncer {
             fsyncs: AtomicU64::new(0),
         });
         let for_thread = shared.clone();
-        let worker = Worker::spawn("wal-sync", move || for_thread.run(&database))?;
+        let worker = Worker::spawn("wal-sync", move || for_thread.run())?;
         Ok(Self { shared, worker })
     }
 
@@ -97,6 +124,17 @@ impl Syncer {
     /// How many fsyncs of the WAL this thread has done.
     pub(crate) fn fsyncs(&self) -> u64 {
         self.shared.fsyncs.load(Ordering::Relaxed)
+    }
+
+    /// Makes everything up to that sequence number durable on the caller's thread, if that is quick here and nobody syncs right now;
+    /// false: the caller is to wait for the thread, and hears there what is wrong. For a caller that serves everybody: a wake of
+    /// another thread and back costs more than a quick sync, a slow one would hold up its reads.
+    pub(crate) fn sync_here(&self, sequence: u64) -> bool {
+        if self.shared.usual_ns.load(Ordering::Relaxed) > QUICK_NS {
+            return false;
+        }
+        let Ok(mut progress) = self.shared.progress.try_lock() else { return false };
+        self.shared.sync(&mut progress, false) == Synced::Durable && progress.synced >= sequence
     }
 
     /// Waits until everything up to that sequence number is durable.
@@ -144,37 +182,53 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    fn run(&self, database: &Database) {
-        let (mut synced, mut errors_seen) = (0, 0);
+    fn run(&self) {
         loop {
             let stop = self.await_work();
-            let sequence = database.db().latest_sequence_number();
-            // `sync no` leaves the log to the operating system, but for a caller that asked (a change from `always`) and the end.
-            if sequence > synced || stop {
-                // RocksDB fails a sync of a log to which an append has failed (a full disk), and then resumes only after a new start: it
-                // is left alone until it has resumed by itself. What was appended before is acknowledged to nobody who waits.
-                let errors = database.events().errors();
-                if errors != errors_seen && database.stopped().is_some() {
-                    self.durable.send_modify(|durable| durable.stalls += 1);
-                    if stop {
-                        return;
-                    }
-                    continue;
-                }
-                errors_seen = errors;
-                if let Err(error) = database.db().flush_wal(true) {
-                    tracing::error!(%error, "fsync of the write-ahead log failed");
-                    self.durable.send_modify(|durable| durable.failed = Some(error.to_string().into()));
-                    return;
-                }
-                self.fsyncs.fetch_add(1, Ordering::Relaxed);
-                synced = sequence;
-            }
-            self.durable.send_modify(|durable| durable.sequence = sequence);
-            if stop {
+            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.sync(&mut progress, stop) == Synced::Failed || stop {
                 return;
             }
         }
+    }
+
+    /// One sync of all that was written by now, if there is something, and the word of it to those who wait.
+    fn sync(&self, progress: &mut Progress, anyhow: bool) -> Synced {
+        if self.durable.borrow().failed.is_some() {
+            return Synced::Failed;
+        }
+        let sequence = self.database.db().latest_sequence_number();
+        // `sync no` leaves the log to the operating system, but for a caller that asked (a change from `always`) and the end.
+        if sequence > progress.synced || anyhow {
+            // RocksDB fails a sync of a log to which an append has failed (a full disk), and then resumes only after a new start: it
+            // is left alone until it has resumed by itself. What was appended before is acknowledged to nobody who waits.
+            let errors = self.database.events().errors();
+            if errors != progress.errors_seen && self.database.stopped().is_some() {
+                self.durable.send_modify(|durable| durable.stalls += 1);
+                return Synced::Stalled;
+            }
+            progress.errors_seen = errors;
+            let started = Instant::now();
+            if let Err(error) = self.database.db().flush_wal(true) {
+                tracing::error!(%error, "fsync of the write-ahead log failed");
+                self.durable.send_modify(|durable| durable.failed = Some(error.to_string().into()));
+                return Synced::Failed;
+            }
+            self.note_time(started.elapsed());
+            self.fsyncs.fetch_add(1, Ordering::Relaxed);
+            progress.synced = sequence;
+        }
+        self.durable.send_modify(|durable| durable.sequence = sequence);
+        Synced::Durable
+    }
+
+    fn note_time(&self, took: Duration) {
+        let took = took.as_nanos() as u64;
+        let usual = match self.usual_ns.load(Ordering::Relaxed) {
+            u64::MAX => took,
+            usual => usual - usual / 8 + took / 8,
+        };
+        self.usual_ns.store(usual, Ordering::Relaxed);
     }
 
     /// Waits until somebody asks, a second has passed under `everysec`, or the end; true at the end.

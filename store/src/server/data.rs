@@ -33,7 +33,7 @@ struct Thread {
 impl DataThreads {
     /// Starts them.
     pub(super) fn start(count: usize, node: &Arc<Node>) -> anyhow::Result<Self> {
-        let threads = (0..count).map(|number| Thread::start(number, node.clone())).collect::<anyhow::Result<_>>()?;
+        let threads = (0..count).map(|number| Thread::start(number, count == 1, node.clone())).collect::<anyhow::Result<_>>()?;
         Ok(Self { threads, next: AtomicUsize::new(0) })
     }
 
@@ -65,13 +65,13 @@ impl DataThreads {
 }
 
 impl Thread {
-    fn start(number: usize, node: Arc<Node>) -> anyhow::Result<Self> {
+    fn start(number: usize, sole: bool, node: Arc<Node>) -> anyhow::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (connections, mut accepted) = mpsc::unbounded_channel::<(std::net::TcpStream, SocketAddr)>();
         let (ending, ended) = std::sync::mpsc::channel();
         std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
             runtime.block_on(async {
-                let turns = Turns::shared(&node.engine);
+                let turns = Turns::shared(&node.engine, sole);
                 tokio::spawn(turns.clone().commit_turns());
                 while let Some((stream, peer)) = accepted.recv().await {
                     let (node, turns) = (node.clone(), turns.clone());

@@ -104,23 +104,26 @@ pub(super) struct Turns {
     engine: Arc<Engine>,
     /// Whether a committer runs; without one, whoever executes commits.
     shared: bool,
+    /// Whether nobody else serves clients: what it syncs, it syncs for all of them.
+    sole: bool,
 }
 
 impl Turns {
     /// Turns that the connections of a thread share; [`Turns::commit_turns`] has to run on it.
-    pub(super) fn shared(engine: &Arc<Engine>) -> Arc<Self> {
-        Self::new(engine, true)
+    /// `sole`: there is no other such thread.
+    pub(super) fn shared(engine: &Arc<Engine>, sole: bool) -> Arc<Self> {
+        Self::new(engine, true, sole)
     }
 
     /// Turns of one connection alone.
     pub(super) fn alone(engine: &Arc<Engine>) -> Arc<Self> {
-        Self::new(engine, false)
+        Self::new(engine, false, false)
     }
 
-    fn new(engine: &Arc<Engine>, shared: bool) -> Arc<Self> {
+    fn new(engine: &Arc<Engine>, shared: bool, sole: bool) -> Arc<Self> {
         let writer = RefCell::new(Writer::new(engine.clone()));
         let turn = Turn { writer, end: Arc::default(), wanted: false, committer: None };
-        Arc::new(Self { turn: Mutex::new(turn), engine: engine.clone(), shared })
+        Arc::new(Self { turn: Mutex::new(turn), engine: engine.clone(), shared, sole })
     }
 
     /// The turn under way, to execute in. Never held across a wait.
@@ -149,7 +152,7 @@ impl Turns {
         let outcome = turn.writer.borrow_mut().commit();
         let always = self.engine.options().wal && self.engine.sync_policy() == SyncPolicy::Always;
         match outcome {
-            Ok(Some(Written { sequence })) if always => {
+            Ok(Some(Written { sequence })) if always && !(self.sole && self.engine.sync_here(sequence)) => {
                 end.complete(&Ok(()), false);
                 let engine = self.engine.clone();
                 tokio::spawn(async move {
