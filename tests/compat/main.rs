@@ -4,6 +4,7 @@
 
 mod clients;
 mod differential;
+mod family;
 mod hashes;
 mod hostile;
 mod kvrocks;

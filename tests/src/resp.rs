@@ -17,8 +17,20 @@ pub enum Answer {
     Integer(i64),
     /// `$`, or `_` for none.
     Bulk(Option<Vec<u8>>),
-    /// `*` or `~`; a null array is an empty one.
+    /// `*`
     Array(Vec<Answer>),
+    /// `*-1`: an array that is not there.
+    NullArray,
+    /// `~`
+    Set(Vec<Answer>),
+    /// `>`: a message that no command asked for.
+    Push(Vec<Answer>),
+    /// `,`: a number as its text.
+    Double(String),
+    /// `#`
+    Boolean(bool),
+    /// `=`: format and text.
+    Verbatim(String),
     /// `%`: keys and values in turn.
     Map(Vec<Answer>),
 }
@@ -35,7 +47,7 @@ impl Answer {
     /// The elements of an aggregate; those of a map are keys and values in turn.
     pub fn elements(&self) -> &[Self] {
         match self {
-            Self::Array(elements) | Self::Map(elements) => elements,
+            Self::Array(elements) | Self::Set(elements) | Self::Push(elements) | Self::Map(elements) => elements,
             _ => &[],
         }
     }
@@ -82,7 +94,18 @@ impl Connection {
                     Answer::Bulk(Some(bytes))
                 }
             },
-            "*" | "~" => Answer::Array(self.elements(rest.parse::<i64>()?).await?),
+            "*" if rest.starts_with('-') => Answer::NullArray,
+            "*" => Answer::Array(self.elements(rest.parse::<i64>()?).await?),
+            "~" => Answer::Set(self.elements(rest.parse::<i64>()?).await?),
+            ">" => Answer::Push(self.elements(rest.parse::<i64>()?).await?),
+            "," => Answer::Double(rest.to_owned()),
+            "#" => Answer::Boolean(rest == "t"),
+            "=" => {
+                let mut bytes = vec![0; rest.parse::<usize>()? + 2];
+                self.0.read_exact(&mut bytes).await?;
+                bytes.truncate(bytes.len() - 2);
+                Answer::Verbatim(String::from_utf8(bytes)?)
+            }
             "%" => Answer::Map(self.elements(2 * rest.parse::<i64>()?).await?),
             _ => bail!("no answer begins with {line:?}"),
         })
