@@ -24,4 +24,4 @@ mod table;
 pub use error::CommandError;
 pub use run::{Context, Later, LaterReply, Step, check_length, claim, prefetch, run};
 pub use session::{Plane, Session};
-pub use table::{Calls, CommandSpec, Flags, Handler, KeyPositions, calls, find, table};
+pub use table::{Calls, CommandSpec, Flags, Handler, Keys, Positions, calls, find, table};

@@ -105,7 +105,7 @@ fn server(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
         stats.connections_rejected.load(Relaxed),
     )?;
     sheet.counter("commands", "Commands executed", commands::calls())?;
-    let called = commands::table().iter().map(|spec| (spec.name, spec.calls.get())).filter(|(_, calls)| *calls > 0);
+    let called = commands::table().map(|spec| (spec.name, spec.calls.get())).filter(|(_, calls)| *calls > 0);
     sheet.counters("command_calls", "Commands executed, by their names", "command", called)?;
     sheet.counter("error_replies", "Commands answered with an error", stats.errors.load(Relaxed))?;
     sheet.counter("parked_commands", "Commands that waited for a slot's switch", stats.parked.load(Relaxed))

@@ -1,5 +1,6 @@
 //! Data types on the engine. Knows no socket and no protocol.
 
+mod collection;
 mod hashes;
 mod keyspace;
 mod long_double;

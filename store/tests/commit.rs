@@ -14,7 +14,7 @@ use std::{
 };
 
 use sluice_store::engine::{
-    Engine, EngineOptions, FeedEvent, Gathered, Overflowed, Record, Subscription, SyncPolicy, SystemBatch, Writer,
+    Engine, EngineOptions, FeedEvent, Gathered, Overflowed, Record, Subscription, Subspace, SyncPolicy, SystemBatch, Writer,
 };
 use sluice_topology::{Slot, SlotRanges};
 
@@ -155,7 +155,7 @@ fn a_read_of_several_keys_never_sees_half_a_batch() {
         })
     };
     for _ in 0..5000 {
-        let found = engine.get_many(keys.iter().map(|key| (Slot::of_key(key), *key, true)));
+        let found = engine.get_many(keys.iter().map(|key| (Slot::of_key(key).into(), *key, true)));
         let values: Vec<Option<Vec<u8>>> = found
             .into_iter()
             .map(|one| one.expect("read").map(|stored| stored.record().expect("a record").value.to_vec()))
@@ -204,7 +204,7 @@ fn a_read_is_never_older_than_the_last_acknowledged_write() {
                     let before = acknowledged[at].load(Ordering::SeqCst);
                     let read = if turn % 3 == 0 {
                         let keys = [key(at), key((at + 1) % KEYS)];
-                        let mut found = engine.get_many(keys.iter().map(|key| (Slot::of_key(key), key.as_slice(), false)));
+                        let mut found = engine.get_many(keys.iter().map(|key| (Slot::of_key(key).into(), key.as_slice(), false)));
                         let stored = found.swap_remove(0).expect("read");
                         stored.map_or(0, |stored| {
                             u64::from_be_bytes(stored.record().expect("a record").value.try_into().expect("eight bytes"))
@@ -243,7 +243,7 @@ fn a_flush_of_everything_never_leaves_half_a_batch() {
     };
     for _ in 0..100 {
         assert!(engine.flush_slots(Slot::all(), || true).expect("flushed"));
-        let held = engine.get_many(keys.iter().map(|key| (Slot::of_key(key), *key, true)));
+        let held = engine.get_many(keys.iter().map(|key| (Slot::of_key(key).into(), *key, true)));
         let held: Vec<bool> = held.into_iter().map(|one| one.expect("read").is_some()).collect();
         assert!(held == [true; 3] || held == [false; 3], "{held:?}");
     }
@@ -272,7 +272,7 @@ fn the_change_feed_tells_every_change_of_its_slots_in_order_and_no_other() {
     claim(&mut writer, &[mine, other]);
     put(&mut writer, mine, b"one");
     put(&mut writer, other, b"not for this feed");
-    writer.put_subkey(slot, 7, b"field", b"value");
+    writer.put_subkey(Subspace::data(slot, 7), b"field", b"value");
     let written = writer.commit().expect("committed").expect("something");
     claim(&mut writer, &[mine]);
     writer.delete(slot, mine, None);

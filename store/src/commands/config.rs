@@ -32,7 +32,7 @@ pub(super) fn config(node: &Arc<Node>, request: &Request) -> Result<Later, Comma
         }
         (b"resetstat", []) => {
             node.stats.reset();
-            super::table().iter().for_each(|spec| spec.calls.reset());
+            super::table().for_each(|spec| spec.calls.reset());
             Ok(Box::pin(async move { Ok(ok_later()) }))
         }
         (b"rewrite", []) => Ok(Box::pin(async move {

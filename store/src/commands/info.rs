@@ -167,7 +167,7 @@ fn cluster(node: &Node) -> String {
 
 /// How often each command was executed.
 fn commandstats(_: &Node) -> String {
-    let called = super::table().iter().map(|spec| (spec.name, spec.calls.get())).filter(|(_, calls)| *calls > 0);
+    let called = super::table().map(|spec| (spec.name, spec.calls.get())).filter(|(_, calls)| *calls > 0);
     called.fold(String::new(), |mut text, (name, calls)| {
         let _ = write!(text, "cmdstat_{name}:calls={calls}\r\n");
         text

@@ -6,8 +6,8 @@ use super::{CommandError, CommandSpec, find, table};
 use crate::protocol::ReplyWriter;
 
 pub(super) fn all(reply: &mut ReplyWriter<'_>) {
-    reply.array(table().len());
-    table().iter().for_each(|spec| entry(reply, spec));
+    reply.array(table().count());
+    table().for_each(|spec| entry(reply, spec));
 }
 
 pub(super) fn some(reply: &mut ReplyWriter<'_>, names: &[Bytes]) {
@@ -24,13 +24,13 @@ pub(super) fn some(reply: &mut ReplyWriter<'_>, names: &[Bytes]) {
 }
 
 pub(super) fn names(reply: &mut ReplyWriter<'_>) {
-    reply.array(table().len());
-    table().iter().for_each(|spec| reply.bulk(spec.name.as_bytes()));
+    reply.array(table().count());
+    table().for_each(|spec| reply.bulk(spec.name.as_bytes()));
 }
 
 pub(super) fn docs(reply: &mut ReplyWriter<'_>, names: &[Bytes]) {
     let chosen: Vec<&CommandSpec> =
-        if names.is_empty() { table().iter().collect() } else { names.iter().filter_map(|name| find(name)).collect() };
+        if names.is_empty() { table().collect() } else { names.iter().filter_map(|name| find(name)).collect() };
     reply.map(chosen.len());
     for spec in chosen {
         reply.bulk(spec.name.as_bytes());
@@ -48,7 +48,7 @@ pub(super) fn keys(reply: &mut ReplyWriter<'_>, request: &[Bytes]) -> Result<(),
     if (spec.arity > 0 && count != spec.arity) || count < -spec.arity {
         return Err(CommandError::new("ERR Invalid number of arguments specified for command"));
     }
-    let positions: Vec<usize> = spec.keys.of(request.len()).collect();
+    let positions: Vec<usize> = spec.keys.of(request).collect();
     if positions.is_empty() {
         return Err(CommandError::new("ERR The command has no key arguments"));
     }
@@ -65,7 +65,7 @@ fn entry(reply: &mut ReplyWriter<'_>, spec: &CommandSpec) {
     let flags = spec.flags.names();
     reply.set(flags.len());
     flags.iter().for_each(|flag| reply.simple(flag));
-    for position in [spec.keys.first, spec.keys.last, spec.keys.step] {
+    for position in spec.keys.classic() {
         reply.integer(i64::from(position));
     }
     for _ in 0..4 {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cluster::Route,
-    engine::Writer,
+    engine::{Home, Writer},
     node::Node,
     protocol::{ReplyWriter, Request},
     types::{Keyspace, Prefetch},
@@ -45,7 +45,7 @@ pub struct Context<'n, 'r> {
 impl<'n> Context<'n, '_> {
     /// The keys as of now.
     pub fn keyspace(&self) -> Keyspace<'n> {
-        Keyspace::new(&self.node.engine, self.writer, self.now_ms).with_prefetch(self.prefetch)
+        Keyspace::new(&self.node.engine, self.writer, self.session.database, self.now_ms).with_prefetch(self.prefetch)
     }
 }
 
@@ -75,7 +75,7 @@ pub enum Step {
 
 /// The keys of a request, by the table; none when it is no command.
 fn keys<'q>(spec: &'static CommandSpec, request: &'q Request) -> impl Iterator<Item = &'q Bytes> {
-    spec.keys.of(request.len()).filter_map(|position| request.get(position))
+    spec.keys.of(request).filter_map(|position| request.get(position))
 }
 
 /// Claims the keys that a request changes, waiting for them: what [`Step::Busy`] asks for.
@@ -86,14 +86,14 @@ pub fn claim(writer: &mut Writer, request: &Request) {
 
 /// Reads ahead the records that a run of requests asks for, by one call into RocksDB; keys they change are claimed first. `None` when
 /// there is nothing to gain.
-pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, run: &[Request]) -> Option<Prefetch<'n>> {
+pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, database: u8, run: &[Request]) -> Option<Prefetch<'n>> {
     let mut wanted = Vec::new();
     for request in run {
         let Some(spec) = request.first().and_then(|name| table::find(name)) else { continue };
         if wanted.len() >= PREFETCH_KEYS_MAX || matches!(spec.handler, Handler::Later(_)) {
             break;
         }
-        if spec.flags.has(Flags::BLIND) || spec.keys.first == 0 {
+        if spec.flags.has(Flags::BLIND) || !spec.keys.any() {
             continue;
         }
         if spec.flags.has(Flags::WRITE) {
@@ -105,7 +105,7 @@ pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, run: &[Request]) -> Opt
             }
         }
         let together = keys(spec, request).nth(1).is_some();
-        wanted.extend(keys(spec, request).map(|key| (key.clone(), together)));
+        wanted.extend(keys(spec, request).map(|key| (Home { database, slot: Slot::of_key(key) }, key.clone(), together)));
     }
     (wanted.len() > 1).then(|| {
         writer.enter();
@@ -162,14 +162,11 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
         Route::Moved(text) => return Err(CommandError::new(text)),
         Route::Unserved => return Err(CommandError::new("CLUSTERDOWN Hash slot not served")),
     }
-    if spec.flags.has(Flags::WRITE) && spec.keys.first > 0 {
+    if spec.flags.has(Flags::WRITE) && spec.keys.any() {
         let keys = keys(spec, request).map(|key| (Slot::of_key(key), key.as_ref()));
         if !cx.writer.borrow_mut().try_claim(keys, spec.flags.has(Flags::FREES))? {
             return Ok(Step::Busy);
         }
-    }
-    if spec.flags.has(Flags::ORDERED) && cx.writer.borrow().has_gathered_subkeys() {
-        return Ok(Step::Busy);
     }
     spec.calls.add();
     match spec.handler {
@@ -195,7 +192,7 @@ fn check_plane(spec: &CommandSpec, plane: Plane) -> Result<(), CommandError> {
         Plane::Data if spec.flags.has(Flags::ADMIN_PLANE) => {
             Err(CommandError::new(format!("NOPERM '{}' is a command of the admin plane: use admin-port", spec.name)))
         }
-        Plane::Admin if spec.keys.first > 0 => {
+        Plane::Admin if spec.keys.any() => {
             Err(CommandError::new(format!("NOPERM '{}' is a command for clients: use port", spec.name)))
         }
         _ => Ok(()),
@@ -205,7 +202,7 @@ fn check_plane(spec: &CommandSpec, plane: Plane) -> Result<(), CommandError> {
 fn route(node: &Node, spec: &CommandSpec, request: &Request) -> Result<Route, CommandError> {
     let key_len_max = node.settings.key_size_max.0 as usize;
     let mut slot: Option<Slot> = None;
-    for position in spec.keys.of(request.len()) {
+    for position in spec.keys.of(request) {
         let Some(key) = request.get(position) else { continue };
         if key.len() > key_len_max {
             return Err(CommandError::new(format!(

@@ -39,7 +39,7 @@ pub(super) fn flushdb(node: &Arc<Node>, request: &Request) -> Result<Later, Comm
 pub(super) fn command(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     match request.get(1).map(|word| word.to_ascii_lowercase()).as_deref() {
         None => listing::all(cx.reply),
-        Some(b"count") if request.len() == 2 => cx.reply.unsigned(super::table().len() as u64),
+        Some(b"count") if request.len() == 2 => cx.reply.unsigned(super::table().count() as u64),
         Some(b"list") if request.len() == 2 => listing::names(cx.reply),
         Some(b"info") => listing::some(cx.reply, &request[2..]),
         Some(b"docs") => listing::docs(cx.reply, &request[2..]),

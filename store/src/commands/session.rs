@@ -33,6 +33,8 @@ pub struct Session {
     pub authenticated: bool,
     /// Protocol version of its replies.
     pub version: Version,
+    /// Number of the database chosen by SELECT.
+    pub database: u8,
     /// Name given by CLIENT SETNAME.
     pub name: Bytes,
     /// Library name given by CLIENT SETINFO.
@@ -51,6 +53,7 @@ impl Session {
             plane,
             authenticated,
             version: Version::default(),
+            database: 0,
             name: Bytes::new(),
             lib_name: Bytes::new(),
             lib_version: Bytes::new(),

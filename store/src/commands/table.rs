@@ -10,10 +10,11 @@ use std::{
 };
 
 use super::{
-    CommandError, client, cluster, clusterx, config, flush, hash_scans, hashes, info, keys, persistence,
+    CommandError,
     run::{Context, Later},
-    scan, server, strings,
 };
+use bytes::Bytes;
+
 use crate::{node::Node, protocol::Request};
 
 /// What a command is, as bits.
@@ -39,8 +40,6 @@ impl Flags {
     pub const BLIND: Self = Self(128);
     /// Only ever gives space back: done on a full disk as well.
     pub const FREES: Self = Self(256);
-    /// Goes over the subkeys of a collection: those that its thread has gathered have to be committed first.
-    pub const ORDERED: Self = Self(512);
     /// None.
     pub const NONE: Self = Self(0);
 
@@ -67,23 +66,93 @@ impl Flags {
     }
 }
 
-/// Where the keys are among the words of a request: first, last (negative: from the end), step. First 0: there are none.
+/// Where the keys are among the words of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyPositions {
-    /// Position of the first.
-    pub first: i32,
-    /// Position of the last.
-    pub last: i32,
-    /// Distance between two.
-    pub step: i32,
+pub enum Keys {
+    /// There are none.
+    None,
+    /// From `first` to `last` (negative: from the end), `step` apart.
+    Range {
+        /// Position of the first.
+        first: i32,
+        /// Position of the last.
+        last: i32,
+        /// Distance between two.
+        step: i32,
+    },
+    /// Their number is word `at`, they are behind it; with `destination`, word 1 is a key as well.
+    Counted {
+        /// Position of their number.
+        at: usize,
+        /// Whether word 1 is one.
+        destination: bool,
+    },
+    /// Half of what is behind the word STREAMS.
+    Streams,
+    /// Word 1, and what is behind the last of the words STORE and STOREDIST.
+    Storing,
 }
 
-impl KeyPositions {
-    /// Positions of the keys in a request of that many words.
-    pub fn of(self, words: usize) -> impl Iterator<Item = usize> {
-        let last = if self.last < 0 { words as i32 + self.last } else { self.last };
-        let range = if self.first > 0 { self.first..last + 1 } else { 0..0 };
-        range.step_by(self.step.max(1) as usize).map(|position| position as usize).filter(move |position| *position < words)
+/// Positions of keys.
+#[derive(Clone)]
+pub struct Positions {
+    one: Option<usize>,
+    rest: std::iter::StepBy<std::ops::Range<usize>>,
+}
+
+impl Iterator for Positions {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        self.one.take().or_else(|| self.rest.next())
+    }
+}
+
+impl Keys {
+    /// Whether a request of such a command may have keys.
+    pub fn any(self) -> bool {
+        self != Self::None
+    }
+
+    /// Whether they are not where they are in every request: COMMAND calls them movable.
+    pub fn movable(self) -> bool {
+        !matches!(self, Self::None | Self::Range { .. })
+    }
+
+    /// First, last and step as COMMAND gives them.
+    pub fn classic(self) -> [i32; 3] {
+        match self {
+            Self::Range { first, last, step } => [first, last, step],
+            Self::Counted { destination: true, .. } | Self::Storing => [1, 1, 1],
+            Self::None | Self::Counted { .. } | Self::Streams => [0, 0, 0],
+        }
+    }
+
+    /// Positions of the keys in a request. A number of keys that is none, or too large, names no keys: the command refuses it.
+    pub fn of(self, words: &[Bytes]) -> Positions {
+        let count = words.len();
+        let (one, from, to, step) = match self {
+            Self::None => (None, 0, 0, 1),
+            Self::Range { first, last, step } => {
+                let last = if last < 0 { count as i32 + last } else { last };
+                (None, first as usize, (last + 1).max(0) as usize, step as usize)
+            }
+            Self::Counted { at, destination } => {
+                let named = words.get(at).and_then(|word| std::str::from_utf8(word).ok()?.parse::<usize>().ok());
+                let keys = named.filter(|named| *named <= count.saturating_sub(at + 1)).unwrap_or(0);
+                (destination.then_some(1), at + 1, at + 1 + keys, 1)
+            }
+            Self::Streams => {
+                let behind = words.iter().position(|word| word.eq_ignore_ascii_case(b"streams")).map_or(count, |at| at + 1);
+                (None, behind, behind + count.saturating_sub(behind) / 2, 1)
+            }
+            Self::Storing => {
+                let named = |word: &Bytes| word.eq_ignore_ascii_case(b"store") || word.eq_ignore_ascii_case(b"storedist");
+                let stored = words.iter().rposition(named).filter(|at| *at > 1).map_or(count, |at| at + 1);
+                (Some(1), stored, stored + 1, 1)
+            }
+        };
+        Positions { one: one.filter(|at| *at < count), rest: (from..to.min(count)).step_by(step.max(1)) }
     }
 }
 
@@ -101,6 +170,10 @@ pub enum Handler {
 pub struct Calls(AtomicU64);
 
 impl Calls {
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     /// Counts one more.
     pub fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -126,7 +199,9 @@ pub struct CommandSpec {
     /// What it is.
     pub flags: Flags,
     /// Where its keys are.
-    pub keys: KeyPositions,
+    pub keys: Keys,
+    /// Its group, as COMMAND DOCS names it.
+    pub group: &'static str,
     /// First version of Redis (or Kvrocks) that has it.
     pub since: &'static str,
     /// Its cost.
@@ -148,118 +223,79 @@ const SLOW_BLIND: Flags = Flags::WRITE.and(Flags::BLIND);
 const CONNECTION: Flags = Flags::CONNECTION.and(Flags::FAST);
 const OPEN: Flags = CONNECTION.and(Flags::NO_AUTH);
 const PLANE: Flags = Flags::ADMIN.and(Flags::ADMIN_PLANE);
-const NO_KEYS: KeyPositions = KeyPositions { first: 0, last: 0, step: 0 };
-const ONE: KeyPositions = KeyPositions { first: 1, last: 1, step: 1 };
-const BOTH: KeyPositions = KeyPositions { first: 1, last: 2, step: 1 };
-const ALL: KeyPositions = KeyPositions { first: 1, last: -1, step: 1 };
-const PAIRS: KeyPositions = KeyPositions { first: 1, last: -1, step: 2 };
+const NO_KEYS: Keys = Keys::None;
+const ONE: Keys = Keys::Range { first: 1, last: 1, step: 1 };
+const BOTH: Keys = Keys::Range { first: 1, last: 2, step: 1 };
+const ALL: Keys = Keys::Range { first: 1, last: -1, step: 1 };
+const PAIRS: Keys = Keys::Range { first: 1, last: -1, step: 2 };
 
 macro_rules! commands {
-    ($( $name:literal $arity:literal $flags:ident $keys:ident $since:literal $cost:literal $kind:ident($handler:path) $summary:literal; )*) => {
-        static TABLE: &[CommandSpec] = &[ $( CommandSpec {
-            name: $name, arity: $arity, flags: $flags, keys: $keys, since: $since, complexity: $cost, summary: $summary,
-            handler: Handler::$kind($handler), calls: { static CALLS: Calls = Calls(AtomicU64::new(0)); &CALLS },
+    ($group:literal; $( $name:literal $arity:literal $flags:ident $keys:tt $since:literal $cost:literal $kind:ident($handler:path) $summary:literal; )*) => {
+        /// The commands of this family.
+        pub(super) static COMMANDS: &[super::CommandSpec] = &[ $( super::CommandSpec {
+            name: $name, arity: $arity, flags: $flags, keys: $keys, group: $group, since: $since, complexity: $cost, summary: $summary,
+            handler: super::Handler::$kind($handler),
+            calls: { static CALLS: super::Calls = super::Calls::new(); &CALLS },
         }, )* ];
     };
 }
 
+mod bitmaps;
+mod cluster;
+mod connection;
+mod geo;
+mod hashes;
+mod hyperloglog;
+mod keys;
+mod lists;
+mod pubsub;
+mod scripting;
+mod server;
+mod sets;
+mod streams;
+mod strings;
+mod transactions;
+mod zsets;
+
 const NONE: Flags = Flags::NONE;
 const SLOW_READ: Flags = Flags::READONLY;
-const ORDERED: Flags = Flags::READONLY.and(Flags::ORDERED);
-const ORDERED_WRITE: Flags = Flags::WRITE.and(Flags::ORDERED);
 const SLOW_WRITE: Flags = Flags::WRITE;
 const ADMIN: Flags = Flags::ADMIN;
 
-commands! {
-    "get"          2 READ  ONE   "1.0.0"  "O(1)" Now(strings::get) "The value of a string.";
-    "set"         -3 BLIND ONE   "1.0.0"  "O(1)" Now(strings::set) "Sets a string, with EX, PX, EXAT, PXAT, KEEPTTL, NX, XX, GET.";
-    "setnx"        3 WRITE ONE   "1.0.0"  "O(1)" Now(strings::setnx) "Sets a string if there is no such key.";
-    "setex"        4 BLIND ONE   "2.0.0"  "O(1)" Now(strings::setex) "Sets a string that expires after seconds.";
-    "psetex"       4 BLIND ONE   "2.6.0"  "O(1)" Now(strings::psetex) "Sets a string that expires after milliseconds.";
-    "getset"       3 WRITE ONE   "1.0.0"  "O(1)" Now(strings::getset) "Sets a string and returns the old value.";
-    "getdel"       2 FREES ONE   "6.2.0"  "O(1)" Now(strings::getdel) "Returns a string and deletes it.";
-    "mget"        -2 READ  ALL   "1.0.0"  "O(N) of the keys" Now(strings::mget) "Values of several strings.";
-    "mset"        -3 SLOW_BLIND PAIRS "1.0.1" "O(N) of the keys" Now(strings::mset) "Sets several strings at once.";
-    "append"       3 WRITE ONE   "2.0.0"  "O(N) of the value" Now(strings::append) "Appends to a string.";
-    "strlen"       2 READ  ONE   "2.2.0"  "O(1)" Now(strings::strlen) "Length of a string.";
-    "incr"         2 WRITE ONE   "1.0.0"  "O(1)" Now(strings::incr) "Adds one.";
-    "decr"         2 WRITE ONE   "1.0.0"  "O(1)" Now(strings::decr) "Subtracts one.";
-    "incrby"       3 WRITE ONE   "1.0.0"  "O(1)" Now(strings::incrby) "Adds a whole number.";
-    "decrby"       3 WRITE ONE   "1.0.0"  "O(1)" Now(strings::decrby) "Subtracts a whole number.";
-    "incrbyfloat"  3 WRITE ONE   "2.6.0"  "O(1)" Now(strings::incrbyfloat) "Adds a floating point number.";
-    "del"         -2 SLOW_FREES ALL "1.0.0" "O(N) of the keys" Now(keys::del) "Deletes keys.";
-    "unlink"      -2 FREES ALL   "4.0.0"  "O(N) of the keys" Now(keys::del) "Deletes keys; the same as DEL here, whose cost never depends on the value.";
-    "rename"       3 ORDERED_WRITE BOTH "1.0.0" "O(1) inside a slot, O(N) of the subkeys into another" Now(keys::rename) "Gives a key another name.";
-    "renamenx"     3 ORDERED_WRITE BOTH "1.0.0" "O(1) inside a slot, O(N) of the subkeys into another" Now(keys::renamenx) "Gives a key another name if that is free.";
-    "exists"      -2 READ  ALL   "1.0.0"  "O(N) of the keys" Now(keys::exists) "How many of the keys exist.";
-    "type"         2 READ  ONE   "1.0.0"  "O(1)" Now(keys::kind) "The type of a key.";
-    "expire"      -3 WRITE ONE   "1.0.0"  "O(1)" Now(keys::expire) "Expires a key after seconds, with NX, XX, GT, LT.";
-    "pexpire"     -3 WRITE ONE   "2.6.0"  "O(1)" Now(keys::pexpire) "Expires a key after milliseconds, with NX, XX, GT, LT.";
-    "expireat"    -3 WRITE ONE   "1.2.0"  "O(1)" Now(keys::expireat) "Expires a key at a Unix time in seconds.";
-    "pexpireat"   -3 WRITE ONE   "2.6.0"  "O(1)" Now(keys::pexpireat) "Expires a key at a Unix time in milliseconds.";
-    "ttl"          2 READ  ONE   "1.0.0"  "O(1)" Now(keys::ttl) "Seconds until a key expires.";
-    "pttl"         2 READ  ONE   "2.6.0"  "O(1)" Now(keys::pttl) "Milliseconds until a key expires.";
-    "expiretime"   2 READ  ONE   "7.0.0"  "O(1)" Now(keys::expiretime) "Unix time in seconds at which a key expires.";
-    "pexpiretime"  2 READ  ONE   "7.0.0"  "O(1)" Now(keys::pexpiretime) "Unix time in milliseconds at which a key expires.";
-    "persist"      2 WRITE ONE   "2.2.0"  "O(1)" Now(keys::persist) "Lets a key live for ever.";
-    "hset"        -4 WRITE ONE   "2.0.0"  "O(N) of the fields" Now(hashes::hset) "Sets fields of a hash.";
-    "hmset"       -4 WRITE ONE   "2.0.0"  "O(N) of the fields" Now(hashes::hmset) "Sets fields of a hash; HSET with another reply.";
-    "hsetnx"       4 WRITE ONE   "2.0.0"  "O(1)" Now(hashes::hsetnx) "Sets a field of a hash if there is no such field.";
-    "hget"         3 READ  ONE   "2.0.0"  "O(1)" Now(hashes::hget) "The value of a field.";
-    "hmget"       -3 READ  ONE   "2.0.0"  "O(N) of the fields" Now(hashes::hmget) "Values of several fields.";
-    "hdel"        -3 FREES ONE   "2.0.0"  "O(N) of the fields" Now(hashes::hdel) "Deletes fields, and the hash with the last of them.";
-    "hlen"         2 READ  ONE   "2.0.0"  "O(1)" Now(hashes::hlen) "How many fields a hash has.";
-    "hexists"      3 READ  ONE   "2.0.0"  "O(1)" Now(hashes::hexists) "Whether a hash has a field.";
-    "hstrlen"      3 READ  ONE   "3.2.0"  "O(1)" Now(hashes::hstrlen) "Length of a field's value.";
-    "hincrby"      4 WRITE ONE   "2.0.0"  "O(1)" Now(hashes::hincrby) "Adds a whole number to a field.";
-    "hincrbyfloat" 4 WRITE ONE   "2.6.0"  "O(1)" Now(hashes::hincrbyfloat) "Adds a floating point number to a field.";
-    "hgetall"      2 ORDERED ONE "2.0.0"  "O(N) of the hash" Now(hash_scans::hgetall) "Every field and its value.";
-    "hkeys"        2 ORDERED ONE "2.0.0"  "O(N) of the hash" Now(hash_scans::hkeys) "Every field.";
-    "hvals"        2 ORDERED ONE "2.0.0"  "O(N) of the hash" Now(hash_scans::hvals) "Every value.";
-    "hrandfield"  -2 ORDERED ONE "6.2.0"  "O(N) of the hash" Now(hash_scans::hrandfield) "Fields at random, with WITHVALUES.";
-    "hscan"       -3 ORDERED ONE "2.8.0"  "O(COUNT) a call" Now(hash_scans::hscan) "Iterates over the fields, with MATCH, COUNT, NOVALUES.";
-    "scan"        -2 SLOW_READ NO_KEYS "2.8.0" "O(COUNT) a call" Later(scan::scan) "Iterates over the keys, with MATCH, COUNT, TYPE.";
-    "dbsize"       1 SLOW_READ NO_KEYS "1.0.0" "O(N) of the keys" Later(scan::dbsize) "How many keys there are, counted.";
-    "flushdb"     -1 SLOW_WRITE NO_KEYS "1.0.0" "O(N) of the slots that hold keys" Later(server::flushdb) "Deletes every key.";
-    "flushall"    -1 SLOW_WRITE NO_KEYS "1.0.0" "O(N) of the slots that hold keys" Later(server::flushdb) "Deletes every key.";
-    "ping"        -1 CONNECTION NO_KEYS "1.0.0" "O(1)" Now(client::ping) "Answers PONG, or its argument.";
-    "echo"         2 CONNECTION NO_KEYS "1.0.0" "O(1)" Now(client::echo) "Answers its argument.";
-    "auth"        -2 OPEN  NO_KEYS "1.0.0" "O(1)" Now(client::auth) "Authenticates the connection.";
-    "hello"       -1 OPEN  NO_KEYS "6.0.0" "O(1)" Now(client::hello) "Chooses RESP2 or RESP3, with AUTH and SETNAME.";
-    "quit"        -1 OPEN  NO_KEYS "1.0.0" "O(1)" Now(client::quit) "Closes the connection.";
-    "reset"        1 OPEN  NO_KEYS "6.2.0" "O(1)" Now(client::reset) "Puts the connection back to its beginning.";
-    "select"       2 CONNECTION NO_KEYS "1.0.0" "O(1)" Now(client::select) "Chooses the database; there is number 0.";
-    "client"      -2 CONNECTION NO_KEYS "2.4.0" "O(1)" Now(client::client) "ID, SETNAME, GETNAME, SETINFO.";
-    "readonly"     1 CONNECTION NO_KEYS "3.0.0" "O(1)" Now(client::readonly) "Allows reads from replicas; there are none.";
-    "readwrite"    1 CONNECTION NO_KEYS "3.0.0" "O(1)" Now(client::readonly) "Ends READONLY.";
-    "command"     -1 NONE  NO_KEYS "2.8.13" "O(N) of the commands" Now(server::command) "The table of commands: COUNT, INFO, DOCS, GETKEYS, LIST.";
-    "config"      -2 ADMIN NO_KEYS "2.0.0" "O(N) of the settings" Later(config::config) "GET and SET of settings, several at once; RESETSTAT; REWRITE of the file.";
-    "info"        -1 NONE  NO_KEYS "1.0.0" "O(1)" Now(info::info) "The server's account of itself.";
-    "time"         1 CONNECTION NO_KEYS "2.6.0" "O(1)" Now(server::time) "The server's time.";
-    "cluster"     -2 NONE  NO_KEYS "3.0.0" "O(N) of the nodes" Now(cluster::cluster) "SLOTS, SHARDS, NODES, INFO, MYID, KEYSLOT, COUNTKEYSINSLOT, GETKEYSINSLOT.";
-    "flushmemtable" -1 ADMIN NO_KEYS "kvrocks" "O(N) of the memtables" Later(flush::flushmemtable) "Makes every acknowledged write durable: ASYNC, NOWAIT, TIMEOUT ms, RECEIPT.";
-    "flushblockcache" 1 ADMIN NO_KEYS "kvrocks" "O(N) of the blocks" Later(persistence::flushblockcache) "Empties the block cache and the row cache.";
-    "compact"      1 ADMIN NO_KEYS "kvrocks" "O(N) of the data, in the background" Later(persistence::compact) "Begins to compact the whole database; one at a time.";
-    "bgsave"      -1 ADMIN NO_KEYS "1.0.0" "O(N) of the memtables" Later(persistence::bgsave) "Begins to make a checkpoint: a data directory of hard links.";
-    "save"         1 ADMIN NO_KEYS "1.0.0" "O(N) of the memtables" Later(persistence::save) "Makes a checkpoint and waits for it; other clients do not.";
-    "lastsave"     1 CONNECTION NO_KEYS "1.0.0" "O(1)" Now(persistence::lastsave) "When the newest checkpoint was made, in Unix seconds; 0: there is none.";
-    "clusterx"    -2 PLANE NO_KEYS "kvrocks" "see the subcommands" Later(clusterx::clusterx) "What operator, peers and cluster tools say.";
-}
+/// The families, in the order in which COMMAND lists them.
+static FAMILIES: &[&[CommandSpec]] = &[
+    strings::COMMANDS,
+    bitmaps::COMMANDS,
+    hyperloglog::COMMANDS,
+    keys::COMMANDS,
+    hashes::COMMANDS,
+    lists::COMMANDS,
+    sets::COMMANDS,
+    zsets::COMMANDS,
+    geo::COMMANDS,
+    streams::COMMANDS,
+    pubsub::COMMANDS,
+    transactions::COMMANDS,
+    scripting::COMMANDS,
+    connection::COMMANDS,
+    server::COMMANDS,
+    cluster::COMMANDS,
+];
 
 /// Every command.
-pub fn table() -> &'static [CommandSpec] {
-    TABLE
+pub fn table() -> impl Iterator<Item = &'static CommandSpec> {
+    FAMILIES.iter().copied().flatten()
 }
 
 /// How many commands were executed since the start, or since CONFIG RESETSTAT.
 pub fn calls() -> u64 {
-    TABLE.iter().map(|spec| spec.calls.get()).sum()
+    table().map(|spec| spec.calls.get()).sum()
 }
 
 /// The command of that name, in any case.
 pub fn find(name: &[u8]) -> Option<&'static CommandSpec> {
     static BY_NAME: OnceLock<HashMap<&'static [u8], &'static CommandSpec>> = OnceLock::new();
-    let by_name = BY_NAME.get_or_init(|| TABLE.iter().map(|spec| (spec.name.as_bytes(), spec)).collect());
+    let by_name = BY_NAME.get_or_init(|| table().map(|spec| (spec.name.as_bytes(), spec)).collect());
     let mut lower = [0u8; 24];
     let lower = lower.get_mut(..name.len())?;
     lower.copy_from_slice(name);
@@ -273,11 +309,25 @@ mod tests {
 
     #[test]
     fn key_positions_are_those_of_redis() {
-        let of = |keys: KeyPositions, words| keys.of(words).collect::<Vec<_>>();
-        assert_eq!(of(ONE, 3), [1]);
-        assert_eq!(of(ALL, 4), [1, 2, 3]);
-        assert_eq!(of(PAIRS, 5), [1, 3]);
-        assert_eq!(of(NO_KEYS, 5), Vec::<usize>::new());
+        let of = |keys: Keys, text: &str| {
+            let words: Vec<Bytes> = text.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+            keys.of(&words).collect::<Vec<_>>()
+        };
+        assert_eq!(of(ONE, "get k x"), [1]);
+        assert_eq!(of(ALL, "del a b c"), [1, 2, 3]);
+        assert_eq!(of(PAIRS, "mset a 1 b 2"), [1, 3]);
+        assert!(of(NO_KEYS, "ping a b").is_empty());
+        let counted = Keys::Counted { at: 2, destination: true };
+        assert_eq!(of(counted, "zunionstore d 2 a b weights 1 2"), [1, 3, 4]);
+        for wrong in ["zunionstore d 3 a b", "zunionstore d x a b", "zunionstore d -1 a", "zunionstore d 18446744073709551615 a"]
+        {
+            assert_eq!(of(counted, wrong), [1], "{wrong}");
+        }
+        assert_eq!(of(Keys::Counted { at: 1, destination: false }, "sintercard 1 a limit 2"), [2]);
+        assert_eq!(of(Keys::Streams, "xread count 2 streams a b 0 0"), [4, 5]);
+        assert!(of(Keys::Streams, "xread count 2").is_empty());
+        assert_eq!(of(Keys::Storing, "sort k by x store d"), [1, 5]);
+        assert_eq!(of(Keys::Storing, "sort k by x"), [1]);
     }
 
     #[test]
@@ -285,9 +335,9 @@ mod tests {
         assert_eq!(find(b"GeT").unwrap().name, "get");
         assert!(find(b"nosuchcommand").is_none());
         assert!(find(&[b'x'; 1000]).is_none());
-        let mut names: Vec<_> = table().iter().map(|spec| spec.name).collect();
+        let mut names: Vec<_> = table().map(|spec| spec.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), table().len());
+        assert_eq!(names.len(), table().count());
     }
 }

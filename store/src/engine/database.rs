@@ -14,7 +14,7 @@ use sluice_topology::{InstanceId, NodeId, Slot};
 use self::counters::Committed;
 pub use self::{counters::Counters, options::EngineOptions};
 use super::{
-    CacheUse, EngineError, Fault, FlushError, FlushWait, Generation, Inside, Space, SyncPolicy,
+    CacheUse, EngineError, Fault, FlushError, FlushWait, Generation, Home, Inside, Space, SyncPolicy,
     caches::Caches,
     checkpoint::Checkpoints,
     clock::{self, Clock},
@@ -223,9 +223,9 @@ impl Engine {
         self.readers.open()
     }
 
-    /// The generation that commands of that slot use.
-    pub fn live(&self, slot: Slot) -> Generation {
-        self.table.live(slot)
+    /// The generation that commands of that place use.
+    pub fn live(&self, home: impl Into<Home>) -> Generation {
+        self.table.live(home.into().slot)
     }
 
     /// Current sync policy.

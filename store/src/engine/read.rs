@@ -1,16 +1,14 @@
 //! Point reads.
 
-use rocksdb::DBPinnableSlice;
-use sluice_topology::Slot;
-
 use super::{
-    EngineError, Gathered, Record, Writer,
+    EngineError, Gathered, Home, Record, Subspace, Writer,
     batch::hash,
     database::Engine,
     families::Family,
     layout::{PREFIX_LEN, prefix, subkey_prefix},
     record_cache::Cached,
 };
+use rocksdb::DBPinnableSlice;
 
 /// Longest stored key that is built without an allocation.
 const INLINE_KEY_LEN: usize = 256;
@@ -52,15 +50,16 @@ impl Stored<'_> {
 
 impl Writer {
     /// What was gathered for a key.
-    pub fn gathered_record(&self, slot: Slot, key: &[u8]) -> Gathered<Stored<'static>> {
-        self.pending(slot, key).map(|bytes| Stored(Bytes::Gathered(bytes.to_vec())))
+    pub fn gathered_record(&self, home: impl Into<Home>, key: &[u8]) -> Gathered<Stored<'static>> {
+        self.pending(home.into(), key).map(|bytes| Stored(Bytes::Gathered(bytes.to_vec())))
     }
 }
 
 impl Engine {
-    /// The record of a key in the slot's live generation, expired or not.
-    pub fn get(&self, slot: Slot, key: &[u8]) -> Result<Option<Stored<'_>>, EngineError> {
-        let prefix = prefix(slot, self.live(slot));
+    /// The record of a key in the live generation of its place, expired or not.
+    pub fn get(&self, home: impl Into<Home>, key: &[u8]) -> Result<Option<Stored<'_>>, EngineError> {
+        let home = home.into();
+        let prefix = prefix(home.slot, self.live(home));
         let parts: [&[u8]; 2] = [&prefix, key];
         let hash = hash(Family::Meta, &parts);
         let ticket = match self.records().get(hash, &parts) {
@@ -77,9 +76,10 @@ impl Engine {
     }
 
     /// The value of a collection's subkey.
-    pub fn get_subkey(&self, slot: Slot, version: u64, subkey: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, EngineError> {
-        let found = with_key(&[&prefix(slot, self.live(slot)), &version.to_be_bytes(), subkey], |stored| {
-            self.database().db().get_pinned_cf_opt(self.database().family(Family::Data), stored, self.read_options())
+    pub fn get_subkey(&self, space: Subspace, subkey: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, EngineError> {
+        let begin = subkey_prefix(space.home.slot, self.live(space.home), space.version);
+        let found = with_key(&[&begin, subkey], |stored| {
+            self.database().db().get_pinned_cf_opt(self.database().family(space.family.family()), stored, self.read_options())
         });
         Ok(found?)
     }
@@ -87,14 +87,13 @@ impl Engine {
     /// Whether, and with which values, a collection has those subkeys, as of one moment, by one call into RocksDB.
     pub fn get_subkeys<'k>(
         &self,
-        slot: Slot,
-        version: u64,
+        space: Subspace,
         subkeys: impl Iterator<Item = &'k [u8]>,
     ) -> Vec<Result<Option<DBPinnableSlice<'_>>, EngineError>> {
-        let begin = subkey_prefix(slot, self.live(slot), version);
+        let begin = subkey_prefix(space.home.slot, self.live(space.home), space.version);
         let stored: Vec<Vec<u8>> = subkeys.map(|subkey| [&begin, subkey].concat()).collect();
-        let data = self.database().family(Family::Data);
-        let found = self.database().db().batched_multi_get_cf_opt(data, &stored, false, self.read_options());
+        let family = self.database().family(space.family.family());
+        let found = self.database().db().batched_multi_get_cf_opt(family, &stored, false, self.read_options());
         found.into_iter().map(|one| Ok(one?)).collect()
     }
 
@@ -102,12 +101,12 @@ impl Engine {
     /// records are of one moment: they are read past the record cache, which is told of a batch record by record.
     pub fn get_many<'k>(
         &self,
-        keys: impl Iterator<Item = (Slot, &'k [u8], bool)>,
+        keys: impl Iterator<Item = (Home, &'k [u8], bool)>,
     ) -> Vec<Result<Option<Stored<'_>>, EngineError>> {
         let (mut found, mut wanted) = (Vec::with_capacity(64), Vec::with_capacity(64));
         let mut bytes = Vec::with_capacity(1024);
-        for (slot, key, together) in keys {
-            let prefix = prefix(slot, self.live(slot));
+        for (home, key, together) in keys {
+            let prefix = prefix(home.slot, self.live(home));
             let parts: [&[u8]; 2] = [&prefix, key];
             let hash = hash(Family::Meta, &parts);
             let ticket = match self.records().get(hash, &parts) {

@@ -17,6 +17,14 @@ pub enum Kind {
     String = 1,
     /// A hash; its fields are in the `data` family under its version, which follows with its size.
     Hash = 2,
+    /// A list; its elements are in the `data` family.
+    List = 3,
+    /// A set; its members are in the `data` family.
+    Set = 4,
+    /// A sorted set; its members are in the `data` family, and by their scores in the `score` family.
+    SortedSet = 5,
+    /// A stream; its entries are in the `stream` family, its groups in the `data` family.
+    Stream = 6,
 }
 
 impl Kind {
@@ -25,7 +33,17 @@ impl Kind {
         match self {
             Self::String => "string",
             Self::Hash => "hash",
+            Self::List => "list",
+            Self::Set => "set",
+            Self::SortedSet => "zset",
+            Self::Stream => "stream",
         }
+    }
+
+    /// The kind of that byte; `None`: this version does not know it.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        let all = [Self::String, Self::Hash, Self::List, Self::Set, Self::SortedSet, Self::Stream];
+        all.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -34,7 +52,7 @@ impl Kind {
 pub struct Collection {
     /// Under which its subkeys are stored; no other key of this database ever had it.
     pub version: u64,
-    /// How many subkeys there are; never 0.
+    /// How many members there are; 0 only in a stream.
     pub size: u64,
 }
 
@@ -51,10 +69,10 @@ impl Collection {
     }
 
     fn decode(body: &[u8]) -> Result<Self, RecordError> {
-        let error = RecordError("its version and size have the wrong length");
-        let (version, size) = body.split_first_chunk::<8>().ok_or(error)?;
-        let size = size.try_into().map_err(|_| RecordError("its version and size have the wrong length"))?;
-        Ok(Self { version: u64::from_be_bytes(*version), size: u64::from_be_bytes(size) })
+        let error = || RecordError("its version and size are cut short");
+        let (version, rest) = body.split_first_chunk::<8>().ok_or_else(error)?;
+        let (size, _) = rest.split_first_chunk::<8>().ok_or_else(error)?;
+        Ok(Self { version: u64::from_be_bytes(*version), size: u64::from_be_bytes(*size) })
     }
 }
 
@@ -79,7 +97,7 @@ pub struct Record<'a> {
     pub kind: Kind,
     /// When it expires, Unix milliseconds; `None`: never.
     pub expires_at_ms: Option<u64>,
-    /// A string's value; of other kinds, a [`Collection`].
+    /// A string's value; of other kinds, a [`Collection`] and what else the kind says.
     pub value: &'a [u8],
 }
 
@@ -93,8 +111,13 @@ impl<'a> Record<'a> {
     pub fn collection(&self) -> Result<Option<Collection>, RecordError> {
         match self.kind {
             Kind::String => Ok(None),
-            Kind::Hash => Collection::decode(self.value).map(Some),
+            _ => Collection::decode(self.value).map(Some),
         }
+    }
+
+    /// What a collection's record says besides version and size.
+    pub fn extra(&self) -> &'a [u8] {
+        self.value.get(Collection::LEN..).unwrap_or_default()
     }
 
     /// What is left to reclaim when the record goes; `None` for a string.
@@ -136,11 +159,7 @@ impl<'a> Record<'a> {
         if *format != FORMAT {
             return Err(RecordError("its format is unknown to this version"));
         }
-        let kind = match kind {
-            1 => Kind::String,
-            2 => Kind::Hash,
-            _ => return Err(RecordError("its kind is unknown to this version")),
-        };
+        let kind = Kind::from_byte(*kind).ok_or(RecordError("its kind is unknown to this version"))?;
         let (expires_at_ms, value) = match *flags {
             0 => (None, rest),
             FLAG_EXPIRES => {

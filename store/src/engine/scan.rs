@@ -10,7 +10,7 @@ use super::{
     contents::COLLECTIONS,
     database::Engine,
     families::Family,
-    layout::{PREFIX_LEN, prefix, prefix_end, subkey_prefix},
+    layout::{PREFIX_LEN, prefix, prefix_end},
 };
 
 /// A key met by a scan.
@@ -55,36 +55,6 @@ impl Engine {
         while let Some((key, value)) = iterator.item() {
             let record = Record::decode(value).map_err(|error| EngineError::Damaged(error.to_string()))?;
             if each(StoredKey { key: &key[PREFIX_LEN..], record }).is_break() {
-                break;
-            }
-            iterator.next();
-        }
-        Ok(iterator.status()?)
-    }
-
-    /// Calls `each` for the subkeys of a collection and their values, in order, from the first one after `after`, as they are when it
-    /// begins; until `each` breaks or they end. What a writer has gathered is not among them.
-    pub fn scan_subkeys(
-        &self,
-        slot: Slot,
-        version: u64,
-        after: Option<&[u8]>,
-        mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), EngineError> {
-        let live = self.live(slot);
-        let begin = subkey_prefix(slot, live, version);
-        let mut options = ReadOptions::default();
-        // Versions end below the highest number.
-        options.set_iterate_upper_bound(subkey_prefix(slot, live, version.saturating_add(1)).to_vec());
-        let mut iterator = self.database().db().raw_iterator_cf_opt(self.database().family(Family::Data), options);
-        let mut start = begin.to_vec();
-        if let Some(after) = after {
-            start.extend_from_slice(after);
-            start.push(0);
-        }
-        iterator.seek(start);
-        while let Some((key, value)) = iterator.item() {
-            if each(&key[begin.len()..], value).is_break() {
                 break;
             }
             iterator.next();

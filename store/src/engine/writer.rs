@@ -9,13 +9,13 @@ use rocksdb::WriteOptions;
 use sluice_topology::Slot;
 
 use super::{
-    Discarded, EngineError, Gathered, Generation, Record,
-    batch::Batch,
+    Discarded, EngineError, Gathered, Generation, Home, Record, Subspace,
+    batch::{Batch, Write},
     contents::{COLLECTIONS, KEYS},
     database::Engine,
     families::Family,
     gate::Place,
-    layout::{PREFIX_LEN, prefix, reclaim_key},
+    layout::{PREFIX_LEN, prefix, reclaim_key, subkey_prefix},
     stripes::{Holder, Stripe, Stripes, Tried},
 };
 
@@ -143,50 +143,63 @@ impl Writer {
     }
 
     /// What was gathered for a key: its encoded record.
-    pub(super) fn pending(&self, slot: Slot, key: &[u8]) -> Gathered<&[u8]> {
-        self.look(Family::Meta, &[&self.prefix(slot), key])
+    pub(super) fn pending(&self, home: Home, key: &[u8]) -> Gathered<&[u8]> {
+        self.look(Family::Meta, &[&self.prefix(home), key])
     }
 
     /// Whether the key may hold a collection, so that whoever replaces it has to look: false is certain.
-    pub fn may_replace_collection(&self, slot: Slot) -> bool {
-        self.engine.contents().may_hold(slot, COLLECTIONS)
+    pub fn may_replace_collection(&self, home: Home) -> bool {
+        self.engine.contents().may_hold(home.slot, COLLECTIONS)
     }
 
     /// What was gathered for a subkey: its value.
-    pub fn pending_subkey(&self, slot: Slot, version: u64, subkey: &[u8]) -> Gathered<&[u8]> {
-        self.look(Family::Data, &[&self.prefix(slot), &version.to_be_bytes(), subkey])
+    pub fn pending_subkey(&self, space: Subspace, subkey: &[u8]) -> Gathered<&[u8]> {
+        self.look(space.family.family(), &[&self.subkey_prefix(space), subkey])
     }
 
     fn look(&self, family: Family, key: &[&[u8]]) -> Gathered<&[u8]> {
         let found = self.batch.get(family, key);
         if found != Gathered::Nothing {
-            self.observed.set(true);
+            self.observe();
         }
         found
     }
 
-    /// Whether something of a collection was gathered: what reads subkeys in order sees only what is committed.
+    /// Something gathered was read.
+    pub(super) fn observe(&self) {
+        self.observed.set(true);
+    }
+
+    /// Everything gathered, in order.
+    pub(super) fn gathered_writes(&self) -> impl Iterator<Item = Write<'_>> {
+        self.batch.writes()
+    }
+
+    /// Whether something of a collection was gathered.
     pub fn has_gathered_subkeys(&self) -> bool {
         self.subkeys
     }
 
     /// A key gets this record. `replaced` is the collection it held before, if the new record does not go on with it.
-    pub fn put(&mut self, slot: Slot, key: &[u8], record: &Record<'_>, replaced: Option<Discarded>) {
+    pub fn put(&mut self, home: impl Into<Home>, key: &[u8], record: &Record<'_>, replaced: Option<Discarded>) {
+        let home = home.into();
+        let slot = home.slot;
         debug_assert!(self.holds(slot, key));
         self.engine.contents().mark(slot, KEYS);
         if let Some(at_ms) = record.expires_at_ms {
             self.engine.expiries().note(slot, at_ms);
         }
         let (head, length) = record.head();
-        self.batch.put(Family::Meta, &[&self.prefix(slot), key], &[&head[..length], record.value]);
-        self.discard(slot, replaced);
+        self.batch.put(Family::Meta, &[&self.prefix(home), key], &[&head[..length], record.value]);
+        self.discard(home, replaced);
     }
 
     /// A key is gone, with the collection it held.
-    pub fn delete(&mut self, slot: Slot, key: &[u8], replaced: Option<Discarded>) {
-        debug_assert!(self.holds(slot, key));
-        self.batch.delete(Family::Meta, &[&self.prefix(slot), key]);
-        self.discard(slot, replaced);
+    pub fn delete(&mut self, home: impl Into<Home>, key: &[u8], replaced: Option<Discarded>) {
+        let home = home.into();
+        debug_assert!(self.holds(home.slot, key));
+        self.batch.delete(Family::Meta, &[&self.prefix(home), key]);
+        self.discard(home, replaced);
     }
 
     /// Counts a key that is written over or deleted after it had expired.
@@ -195,17 +208,17 @@ impl Writer {
     }
 
     /// A subkey of a collection gets this value. The collection's own record is the caller's to write.
-    pub fn put_subkey(&mut self, slot: Slot, version: u64, subkey: &[u8], value: &[u8]) {
+    pub fn put_subkey(&mut self, space: Subspace, subkey: &[u8], value: &[u8]) {
         // Before the batch is applied: a plain SET that comes after it has to look for what it replaces.
-        self.engine.contents().mark(slot, COLLECTIONS);
+        self.engine.contents().mark(space.home.slot, COLLECTIONS);
         self.subkeys = true;
-        self.batch.put(Family::Data, &[&self.prefix(slot), &version.to_be_bytes(), subkey], &[value]);
+        self.batch.put(space.family.family(), &[&self.subkey_prefix(space), subkey], &[value]);
     }
 
     /// A subkey of a collection is gone.
-    pub fn delete_subkey(&mut self, slot: Slot, version: u64, subkey: &[u8]) {
+    pub fn delete_subkey(&mut self, space: Subspace, subkey: &[u8]) {
         self.subkeys = true;
-        self.batch.delete(Family::Data, &[&self.prefix(slot), &version.to_be_bytes(), subkey]);
+        self.batch.delete(space.family.family(), &[&self.subkey_prefix(space), subkey]);
     }
 
     /// Applies what was gathered as one batch, publishes it to the change feed, gives the stripes back and leaves the gate: also when
@@ -251,15 +264,19 @@ impl Writer {
     }
 
     /// In the batch in which a collection goes: where what it leaves behind is to be found.
-    fn discard(&mut self, slot: Slot, replaced: Option<Discarded>) {
+    fn discard(&mut self, home: Home, replaced: Option<Discarded>) {
         let Some(Discarded { kind, version }) = replaced else { return };
-        let live = self.engine.live(slot);
-        self.batch.put(Family::Data, &[&reclaim_key(slot, live, version)], &[&[kind as u8]]);
-        self.discarded.push((slot, live, version));
+        let live = self.engine.live(home);
+        self.batch.put(Family::Data, &[&reclaim_key(home.slot, live, version)], &[&[kind as u8]]);
+        self.discarded.push((home.slot, live, version));
     }
 
-    fn prefix(&self, slot: Slot) -> [u8; PREFIX_LEN] {
-        prefix(slot, self.engine.live(slot))
+    fn prefix(&self, home: Home) -> [u8; PREFIX_LEN] {
+        prefix(home.slot, self.engine.live(home))
+    }
+
+    fn subkey_prefix(&self, space: Subspace) -> [u8; PREFIX_LEN + 8] {
+        subkey_prefix(space.home.slot, self.engine.live(space.home), space.version)
     }
 
     fn holds(&self, slot: Slot, key: &[u8]) -> bool {

@@ -203,7 +203,7 @@ impl Connection {
 
     fn execute_in(&mut self, writer: &RefCell<Writer>, first: Option<Request>) -> Stopped {
         let node = self.node.clone();
-        let prefetch = prefetch(&node, &mut writer.borrow_mut(), self.run.make_contiguous());
+        let prefetch = prefetch(&node, &mut writer.borrow_mut(), self.session.database, self.run.make_contiguous());
         let (mut next, now_ms) = (first, node.engine.now_ms());
         while let Some(request) = next.take().or_else(|| self.run.pop_front()) {
             let (mark, gathered) = (self.out.len(), writer.borrow().gathered());

@@ -5,27 +5,19 @@
 
 use std::ops::ControlFlow;
 
-use sluice_topology::Slot;
-
 use super::{
+    collection::{Members, MembersChange, TOGETHER_MIN},
     keyspace::{Keyspace, TypeError},
     sampling::{Choice, Dice},
     strings::{parse_float, parse_integer, sum_of_floats},
 };
-use crate::engine::{Collection, Discarded, EngineError, Gathered, Kind, Record, Stored};
+use crate::engine::{Kind, Span, Subkeys};
 
-/// Fields read by one call into RocksDB; fewer than [`FIELDS_TOGETHER_MIN`] are read one by one.
-const FIELDS_TOGETHER: usize = 1024;
-const FIELDS_TOGETHER_MIN: usize = 4;
 /// Fields that are picked at random, with repeats, in one pass over the hash.
 const PICKS_TOGETHER: u64 = 1 << 16;
 
 /// A hash that is there.
-pub struct Hash<'e> {
-    keys: Keyspace<'e>,
-    slot: Slot,
-    collection: Collection,
-}
+pub struct Hash<'e>(Members<'e>);
 
 /// A field and its value.
 type Pair = (Vec<u8>, Vec<u8>);
@@ -33,25 +25,23 @@ type Pair = (Vec<u8>, Vec<u8>);
 impl<'e> Keyspace<'e> {
     /// The hash of that key; `None` when there is no such key. At most one point read.
     pub fn hash(&self, key: &[u8]) -> Result<Option<Hash<'e>>, TypeError> {
-        let Some(stored) = self.live(key)? else { return Ok(None) };
-        let collection = collection(&stored.record()?)?;
-        Ok(Some(Hash { keys: *self, slot: Slot::of_key(key), collection }))
+        Ok(self.members(key, Kind::Hash)?.map(Hash))
     }
 
     /// HSET: sets fields, makes the hash if there is none; returns how many fields are new.
     pub fn hash_set(&self, key: &[u8], pairs: &[(&[u8], &[u8])]) -> Result<u64, TypeError> {
         let mut change = HashChange::begin(*self, key)?;
-        let was = change.hash.collection.size;
+        let was = change.size();
         let known = change.known(pairs)?;
         for (position, (field, value)) in pairs.iter().enumerate() {
-            let is_new = match (change.pending(field), &known) {
+            let is_new = match (change.0.pending(Subkeys::Data, field), &known) {
                 (Some(there), _) => !there,
                 (None, Some(known)) => !known[position],
                 (None, None) => !change.has(field)?,
             };
             change.put(field, value, is_new);
         }
-        let now = change.hash.collection.size;
+        let now = change.size();
         change.finish();
         Ok(now - was)
     }
@@ -70,16 +60,16 @@ impl<'e> Keyspace<'e> {
     /// HDEL: deletes fields, and the key with the last of them; returns how many there were. One point read a field.
     pub fn hash_delete<'f>(&self, key: &[u8], fields: impl Iterator<Item = &'f [u8]>) -> Result<u64, TypeError> {
         let mut change = HashChange::begin(*self, key)?;
-        if change.fresh {
+        if change.0.is_fresh() {
             return Ok(0);
         }
-        let was = change.hash.collection.size;
+        let was = change.size();
         for field in fields {
             if change.has(field)? {
                 change.remove(field);
             }
         }
-        let now = change.hash.collection.size;
+        let now = change.size();
         change.finish();
         Ok(was.saturating_sub(now))
     }
@@ -114,58 +104,28 @@ impl<'e> Keyspace<'e> {
 impl Hash<'_> {
     /// How many fields there are; never 0.
     pub fn size(&self) -> u64 {
-        self.collection.size
+        self.0.size()
     }
 
     /// What its fields are stored under: another hash of the same name has another one.
     pub fn version(&self) -> u64 {
-        self.collection.version
+        self.0.version()
     }
 
     /// Calls `with` with the value of a field, `None` when there is none. One point read, no copy.
     pub fn get<R>(&self, field: &[u8], with: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, TypeError> {
-        let version = self.collection.version;
-        match self.keys.writer().borrow().pending_subkey(self.slot, version, field) {
-            Gathered::Put(value) => return Ok(with(Some(value))),
-            Gathered::Deleted => return Ok(with(None)),
-            Gathered::Nothing => {}
-        }
-        let found = self.keys.engine().get_subkey(self.slot, version, field)?;
-        Ok(with(found.as_deref()))
+        self.0.get(Subkeys::Data, field, with)
     }
 
     /// Calls `each` with the values of several fields, in the order of `fields`; until it breaks.
-    pub fn get_many(&self, fields: &[&[u8]], mut each: impl FnMut(Option<&[u8]>) -> ControlFlow<()>) -> Result<(), TypeError> {
-        if fields.len() < FIELDS_TOGETHER_MIN {
-            for field in fields {
-                if self.get(field, &mut each)?.is_break() {
-                    break;
-                }
-            }
-            return Ok(());
-        }
-        for fields in fields.chunks(FIELDS_TOGETHER) {
-            let found = self.keys.engine().get_subkeys(self.slot, self.collection.version, fields.iter().copied());
-            for (field, found) in fields.iter().zip(found) {
-                let writer = self.keys.writer().borrow();
-                let flow = match writer.pending_subkey(self.slot, self.collection.version, field) {
-                    Gathered::Put(value) => each(Some(value)),
-                    Gathered::Deleted => each(None),
-                    Gathered::Nothing => each(found?.as_deref()),
-                };
-                if flow.is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
+    pub fn get_many(&self, fields: &[&[u8]], each: impl FnMut(Option<&[u8]>) -> ControlFlow<()>) -> Result<(), TypeError> {
+        self.0.get_many(Subkeys::Data, fields, each)
     }
 
     /// Calls `each` for every field and its value, in the order of the fields, from the first one after `after`; until it breaks. All as
-    /// of one moment; what the writer has gathered has to be committed before.
+    /// of one moment.
     pub fn each(&self, after: Option<&[u8]>, each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), TypeError> {
-        debug_assert!(!self.keys.writer().borrow().has_gathered_subkeys());
-        Ok(self.keys.engine().scan_subkeys(self.slot, self.collection.version, after, each)?)
+        self.0.each(Subkeys::Data, Span::after(after), each)
     }
 
     /// Calls `each` for `count` fields chosen at random, none twice, or for all when there are no more; until it breaks. Costs a scan of
@@ -224,79 +184,36 @@ impl Hash<'_> {
 }
 
 /// A hash that is being changed: its key is claimed.
-struct HashChange<'e, 'k> {
-    hash: Hash<'e>,
-    key: &'k [u8],
-    expires_at_ms: Option<u64>,
-    /// The number of fields that its record says.
-    recorded: u64,
-    /// There was none: no field of its version is stored.
-    fresh: bool,
-    /// Something has expired under its name; if it was a collection, what is left of it.
-    expired: bool,
-    replaced: Option<Discarded>,
-}
+struct HashChange<'e, 'k>(MembersChange<'e, 'k>);
 
 impl<'e, 'k> HashChange<'e, 'k> {
     /// The hash of that key, or a new one. One point read.
     fn begin(keys: Keyspace<'e>, key: &'k [u8]) -> Result<Self, TypeError> {
-        let slot = Slot::of_key(key);
-        let stored = keys.stored(slot, key)?;
-        let record = stored.as_ref().map(Stored::record).transpose()?;
-        if let Some(record) = record.filter(|record| !record.is_expired(keys.now_ms())) {
-            let collection = collection(&record)?;
-            let hash = Hash { keys, slot, collection };
-            let expires_at_ms = record.expires_at_ms;
-            return Ok(Self {
-                hash,
-                key,
-                expires_at_ms,
-                recorded: collection.size,
-                fresh: false,
-                expired: false,
-                replaced: None,
-            });
-        }
-        let expired = record.is_some();
-        let replaced = record.map(|record| record.discarded().map_err(damaged)).transpose()?.flatten();
-        let collection = Collection { version: keys.engine().next_version()?, size: 0 };
-        Ok(Self { hash: Hash { keys, slot, collection }, key, expires_at_ms: None, recorded: 0, fresh: true, expired, replaced })
+        MembersChange::begin(keys, key, Kind::Hash).map(Self)
     }
 
-    /// Whether a field is there, as far as the writer has gathered it.
-    fn pending(&self, field: &[u8]) -> Option<bool> {
-        let writer = self.hash.keys.writer().borrow();
-        match writer.pending_subkey(self.hash.slot, self.hash.collection.version, field) {
-            Gathered::Put(_) => Some(true),
-            Gathered::Deleted => Some(false),
-            Gathered::Nothing => None,
-        }
+    fn size(&self) -> u64 {
+        self.0.members().size()
     }
 
     /// A field's value.
     fn field(&self, field: &[u8]) -> Result<Option<Vec<u8>>, TypeError> {
-        if self.fresh && self.pending(field).is_none() {
-            return Ok(None);
-        }
-        self.hash.get(field, |value| value.map(<[u8]>::to_vec))
+        self.0.get(Subkeys::Data, field)
     }
 
     /// Whether a field is there.
     fn has(&self, field: &[u8]) -> Result<bool, TypeError> {
-        if self.fresh && self.pending(field).is_none() {
-            return Ok(false);
-        }
-        self.hash.get(field, |value| value.is_some())
+        self.0.has(Subkeys::Data, field)
     }
 
     /// Which of those fields are there before any of them is set, where that is cheaper to ask for together.
     fn known(&self, pairs: &[(&[u8], &[u8])]) -> Result<Option<Vec<bool>>, TypeError> {
-        if self.fresh || pairs.len() < FIELDS_TOGETHER_MIN {
+        if self.0.is_fresh() || pairs.len() < TOGETHER_MIN {
             return Ok(None);
         }
         let fields: Vec<&[u8]> = pairs.iter().map(|(field, _)| *field).collect();
         let mut known = Vec::with_capacity(fields.len());
-        self.hash.get_many(&fields, |value| {
+        self.0.members().get_many(Subkeys::Data, &fields, |value| {
             known.push(value.is_some());
             ControlFlow::Continue(())
         })?;
@@ -304,46 +221,16 @@ impl<'e, 'k> HashChange<'e, 'k> {
     }
 
     fn put(&mut self, field: &[u8], value: &[u8], is_new: bool) {
-        let Hash { keys, slot, collection } = &mut self.hash;
-        keys.writer().borrow_mut().put_subkey(*slot, collection.version, field, value);
-        collection.size += u64::from(is_new);
+        self.0.put(Subkeys::Data, field, value);
+        self.0.grow(u64::from(is_new));
     }
 
     fn remove(&mut self, field: &[u8]) {
-        let Hash { keys, slot, collection } = &mut self.hash;
-        keys.writer().borrow_mut().delete_subkey(*slot, collection.version, field);
-        collection.size = collection.size.saturating_sub(1);
+        self.0.remove(Subkeys::Data, field);
+        self.0.shrink(1);
     }
 
-    /// Gathers the record, if it has changed. With the last field the key goes; nothing is left to reclaim.
     fn finish(self) {
-        let Hash { keys, slot, collection } = self.hash;
-        if collection.size == self.recorded {
-            return;
-        }
-        let mut writer = keys.writer().borrow_mut();
-        if self.expired {
-            writer.count_expired();
-        }
-        if collection.size == 0 {
-            writer.delete(slot, self.key, None);
-        } else {
-            let body = collection.encode();
-            let record = Record { kind: Kind::Hash, expires_at_ms: self.expires_at_ms, value: &body };
-            writer.put(slot, self.key, &record, self.replaced);
-        }
+        self.0.finish();
     }
-}
-
-/// Where the fields of a hash are; an error when the record is of another kind.
-fn collection(record: &Record<'_>) -> Result<Collection, TypeError> {
-    if record.kind != Kind::Hash {
-        return Err(TypeError::WrongType);
-    }
-    let collection = record.collection().map_err(damaged)?;
-    collection.ok_or_else(|| EngineError::Damaged("a hash's record does not say where its fields are".into()).into())
-}
-
-fn damaged(error: crate::engine::RecordError) -> TypeError {
-    EngineError::Damaged(error.to_string()).into()
 }

@@ -5,7 +5,9 @@ use std::{borrow::Cow, cell::RefCell, ops::ControlFlow};
 use sluice_topology::Slot;
 
 use super::prefetch::Prefetch;
-use crate::engine::{Collection, Discarded, Engine, EngineError, Gathered, Kind, Record, Stored, Writer};
+use crate::engine::{
+    Collection, Discarded, Engine, EngineError, Gathered, Home, Kind, Record, Span, Stored, Subkeys, Subspace, Writer,
+};
 
 /// Why an operation on a key is refused. The texts are Redis' own.
 #[derive(Debug, thiserror::Error)]
@@ -85,13 +87,19 @@ pub struct Keyspace<'e> {
     engine: &'e Engine,
     writer: &'e RefCell<Writer>,
     prefetch: Option<&'e Prefetch<'e>>,
+    database: u8,
     now_ms: u64,
 }
 
 impl<'e> Keyspace<'e> {
-    /// The keys as of that time, Unix milliseconds. Changes are gathered by the writer.
-    pub fn new(engine: &'e Engine, writer: &'e RefCell<Writer>, now_ms: u64) -> Self {
-        Self { engine, writer, prefetch: None, now_ms }
+    /// The keys of a database as of that time, Unix milliseconds. Changes are gathered by the writer.
+    pub fn new(engine: &'e Engine, writer: &'e RefCell<Writer>, database: u8, now_ms: u64) -> Self {
+        Self { engine, writer, prefetch: None, database, now_ms }
+    }
+
+    /// Where a key lives.
+    pub(super) fn home(&self, key: &[u8]) -> Home {
+        Home { database: self.database, slot: Slot::of_key(key) }
     }
 
     /// The same, with records that were read ahead.
@@ -113,34 +121,34 @@ impl<'e> Keyspace<'e> {
     }
 
     /// The record of a key, expired or not: what the writer gathered for it, what was read ahead, or what the database holds.
-    pub(super) fn stored(&self, slot: Slot, key: &[u8]) -> Result<Option<Stored<'e>>, EngineError> {
+    pub(super) fn stored(&self, home: Home, key: &[u8]) -> Result<Option<Stored<'e>>, EngineError> {
         let writer = self.writer.borrow();
-        match writer.gathered_record(slot, key) {
+        match writer.gathered_record(home, key) {
             Gathered::Put(stored) => return Ok(Some(stored)),
             Gathered::Deleted => return Ok(None),
             Gathered::Nothing => {}
         }
-        match self.prefetch.and_then(|prefetch| prefetch.get(&writer, key)) {
+        match self.prefetch.and_then(|prefetch| prefetch.get(&writer, home, key)) {
             Some(found) => Ok(found.as_ref().map(Stored::again)),
-            None => self.engine.get(slot, key),
+            None => self.engine.get(home, key),
         }
     }
 
     /// The record of a key that is there and has not expired. At most one point read.
     pub fn live(&self, key: &[u8]) -> Result<Option<Stored<'e>>, TypeError> {
-        let Some(stored) = self.stored(Slot::of_key(key), key)? else { return Ok(None) };
+        let Some(stored) = self.stored(self.home(key), key)? else { return Ok(None) };
         if stored.record()?.is_expired(self.now_ms) { Ok(None) } else { Ok(Some(stored)) }
     }
 
     /// Gives a key a record, whatever it held. One point read where the slot may hold collections.
     pub(super) fn replace(&self, key: &[u8], record: &Record<'_>) -> Result<(), TypeError> {
-        let slot = Slot::of_key(key);
-        let replaced = if self.writer.borrow().may_replace_collection(slot) {
-            self.stored(slot, key)?.map(|stored| discarded(&stored.record()?)).transpose()?.flatten()
+        let home = self.home(key);
+        let replaced = if self.writer.borrow().may_replace_collection(home) {
+            self.stored(home, key)?.map(|stored| discarded(&stored.record()?)).transpose()?.flatten()
         } else {
             None
         };
-        self.writer.borrow_mut().put(slot, key, record, replaced);
+        self.writer.borrow_mut().put(home, key, record, replaced);
         Ok(())
     }
 
@@ -165,9 +173,9 @@ impl<'e> Keyspace<'e> {
     pub fn delete<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<i64, TypeError> {
         let mut count = 0;
         for key in keys {
-            let slot = Slot::of_key(key);
+            let home = self.home(key);
             // A key that is named twice is gone the second time: the writer knows.
-            let Some(stored) = self.stored(slot, key)? else { continue };
+            let Some(stored) = self.stored(home, key)? else { continue };
             let record = stored.record()?;
             let mut writer = self.writer.borrow_mut();
             if record.is_expired(self.now_ms) {
@@ -175,7 +183,7 @@ impl<'e> Keyspace<'e> {
             } else {
                 count += 1;
             }
-            writer.delete(slot, key, discarded(&record)?);
+            writer.delete(home, key, discarded(&record)?);
         }
         Ok(count)
     }
@@ -185,8 +193,8 @@ impl<'e> Keyspace<'e> {
     pub fn rename(&self, from: &[u8], to: &[u8], if_free: bool) -> Result<Option<bool>, TypeError> {
         let Some(stored) = self.live(from)? else { return Ok(None) };
         let record = stored.record()?;
-        let (from_slot, to_slot) = (Slot::of_key(from), Slot::of_key(to));
-        let there = self.stored(to_slot, to)?;
+        let (from_home, to_home) = (self.home(from), self.home(to));
+        let there = self.stored(to_home, to)?;
         let taken = there.as_ref().map(Stored::record).transpose()?;
         if if_free && (from == to || taken.is_some_and(|taken| !taken.is_expired(self.now_ms))) {
             return Ok(Some(false));
@@ -196,24 +204,36 @@ impl<'e> Keyspace<'e> {
         }
         let replaced = taken.map(|taken| discarded(&taken)).transpose()?.flatten();
         let collection = record.collection().map_err(|error| EngineError::Damaged(error.to_string()))?;
-        match collection.filter(|_| from_slot != to_slot) {
+        match collection.filter(|_| from_home != to_home) {
             None => {
                 let mut writer = self.writer.borrow_mut();
-                writer.put(to_slot, to, &record, replaced);
-                writer.delete(from_slot, from, None);
+                writer.put(to_home, to, &record, replaced);
+                writer.delete(from_home, from, None);
             }
             Some(collection) => {
-                let moved = Collection { version: self.engine.next_version()?, ..collection };
-                self.engine.scan_subkeys(from_slot, collection.version, None, |subkey, value| {
-                    self.writer.borrow_mut().put_subkey(to_slot, moved.version, subkey, value);
-                    ControlFlow::Continue(())
-                })?;
+                let body = self.copy_subkeys(from_home, to_home, collection, record.extra())?;
                 let mut writer = self.writer.borrow_mut();
-                writer.put(to_slot, to, &Record { value: &moved.encode(), ..record }, replaced);
-                writer.delete(from_slot, from, discarded(&record)?);
+                writer.put(to_home, to, &Record { value: &body, ..record }, replaced);
+                writer.delete(from_home, from, discarded(&record)?);
             }
         }
         Ok(Some(true))
+    }
+
+    /// Copies a collection's subkeys to another place, under a new version; returns the body of its record there. Costs a read and a write a
+    /// subkey.
+    pub(super) fn copy_subkeys(&self, from: Home, to: Home, collection: Collection, extra: &[u8]) -> Result<Vec<u8>, TypeError> {
+        let copy = Collection { version: self.engine.next_version()?, ..collection };
+        for family in Subkeys::ALL {
+            let space = Subspace { home: from, version: collection.version, family };
+            let overlay = self.writer.borrow().overlay(space, &Span::ALL);
+            let there = Subspace { home: to, version: copy.version, family };
+            self.engine.scan_subkeys(space, Span::ALL, &overlay, |subkey, value| {
+                self.writer.borrow_mut().put_subkey(there, subkey, value);
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok([&copy.encode()[..], extra].concat())
     }
 
     /// When a key expires: `None` when there is no such key, `Some(None)` when it never does. One point read.
@@ -259,8 +279,8 @@ impl<'e> Keyspace<'e> {
         key: &[u8],
         decide: impl FnOnce(Option<Record<'_>>) -> Result<(Change<'v>, R), TypeError>,
     ) -> Result<R, TypeError> {
-        let slot = Slot::of_key(key);
-        let stored = self.stored(slot, key)?;
+        let home = self.home(key);
+        let stored = self.stored(home, key)?;
         let record = stored.as_ref().map(Stored::record).transpose()?;
         let expired = record.is_some_and(|record| record.is_expired(self.now_ms));
         let (change, result) = decide(record.filter(|_| !expired))?;
@@ -271,10 +291,10 @@ impl<'e> Keyspace<'e> {
         }
         match (change, record) {
             (Change::String(value, expires_at_ms), _) => {
-                writer.put(slot, key, &Record::string(&value, expires_at_ms), replaced);
+                writer.put(home, key, &Record::string(&value, expires_at_ms), replaced);
             }
-            (Change::Expiry(expires_at_ms), Some(record)) => writer.put(slot, key, &Record { expires_at_ms, ..record }, None),
-            (Change::Delete, Some(_)) => writer.delete(slot, key, replaced),
+            (Change::Expiry(expires_at_ms), Some(record)) => writer.put(home, key, &Record { expires_at_ms, ..record }, None),
+            (Change::Delete, Some(_)) => writer.delete(home, key, replaced),
             (Change::Keep, _) | (Change::Expiry(_) | Change::Delete, None) => {}
         }
         Ok(result)

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sluice_store::engine::{Collection, Engine, EngineError, EngineOptions, Kind, Record, SyncPolicy, Writer};
+use sluice_store::engine::{Collection, Engine, EngineError, EngineOptions, Kind, Record, Subspace, SyncPolicy, Writer};
 use sluice_topology::Slot;
 
 /// How an engine is opened.
@@ -74,7 +74,7 @@ pub(crate) fn put_hash(engine: &Arc<Engine>, slot: Slot, key: &[u8], fields: &[&
     let body = Collection { version, size: fields.len() as u64 }.encode();
     write(engine, slot, key, |writer| {
         writer.put(slot, key, &Record { kind: Kind::Hash, expires_at_ms, value: &body }, None);
-        fields.iter().for_each(|field| writer.put_subkey(slot, version, field, b"field"));
+        fields.iter().for_each(|field| writer.put_subkey(Subspace::data(slot, version), field, b"field"));
     });
     version
 }

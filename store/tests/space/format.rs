@@ -10,7 +10,8 @@ use std::{
 };
 
 use sluice_store::engine::{
-    Collection, Engine, EngineError, Generation, Kind, MayWrite, RawFamily, RawRecord, Record, Sweep, SweepPace, SystemBatch,
+    Collection, Engine, EngineError, Generation, Kind, MayWrite, RawFamily, RawRecord, Record, Subspace, Sweep, SweepPace,
+    SystemBatch,
 };
 use sluice_topology::Slot;
 
@@ -158,7 +159,7 @@ fn check(directory: &Path, kind: &str) {
     assert_eq!((hash.kind, hash.expires_at_ms), (Kind::Hash, Some(LATER_MS)));
     assert_eq!(hash.collection(), Ok(Some(Collection { version: 1, size: 2 })));
     for field in [b"a", b"b"] {
-        assert_eq!(engine.get_subkey(slot(100), 1, field).expect("read").as_deref(), Some(&b"field"[..]));
+        assert_eq!(engine.get_subkey(Subspace::data(slot(100), 1), field).expect("read").as_deref(), Some(&b"field"[..]));
     }
     drop(stored);
     assert!(engine.get(slot(100), b"gone").expect("read").is_none());

@@ -114,9 +114,11 @@ struct Waiting {
 
 /// Where collections of the kind that a reclaim record names have subkeys; of one that this version does not know, anywhere.
 fn families_of(kind: &[u8]) -> &'static [Family] {
-    match kind {
-        [kind] if *kind == Kind::Hash as u8 => &[Family::Data],
-        _ => &[Family::Data, Family::Score, Family::Stream],
+    match kind.first().and_then(|kind| Kind::from_byte(*kind)) {
+        Some(Kind::List | Kind::Set) => &[Family::Data],
+        Some(Kind::Hash | Kind::SortedSet) => &[Family::Data, Family::Score],
+        Some(Kind::Stream) => &[Family::Data, Family::Stream],
+        Some(Kind::String) | None => &[Family::Data, Family::Score, Family::Stream],
     }
 }
 

@@ -1,0 +1,5 @@
+//! Bits of strings.
+
+commands! {
+    "bitmap";
+}

@@ -1,0 +1,16 @@
+//! The connection.
+
+use super::{CONNECTION, NO_KEYS, OPEN};
+use crate::commands::client;
+
+commands! {
+    "connection";
+    "ping"        -1 CONNECTION NO_KEYS "1.0.0" "O(1)" Now(client::ping) "Answers PONG, or its argument.";
+    "echo"         2 CONNECTION NO_KEYS "1.0.0" "O(1)" Now(client::echo) "Answers its argument.";
+    "auth"        -2 OPEN  NO_KEYS "1.0.0" "O(1)" Now(client::auth) "Authenticates the connection.";
+    "hello"       -1 OPEN  NO_KEYS "6.0.0" "O(1)" Now(client::hello) "Chooses RESP2 or RESP3, with AUTH and SETNAME.";
+    "quit"        -1 OPEN  NO_KEYS "1.0.0" "O(1)" Now(client::quit) "Closes the connection.";
+    "reset"        1 OPEN  NO_KEYS "6.2.0" "O(1)" Now(client::reset) "Puts the connection back to its beginning.";
+    "select"       2 CONNECTION NO_KEYS "1.0.0" "O(1)" Now(client::select) "Chooses the database; there is number 0.";
+    "client"      -2 CONNECTION NO_KEYS "2.4.0" "O(1)" Now(client::client) "ID, SETNAME, GETNAME, SETINFO.";
+}

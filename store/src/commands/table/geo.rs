@@ -1,0 +1,5 @@
+//! Places on the earth, in sorted sets.
+
+commands! {
+    "geo";
+}

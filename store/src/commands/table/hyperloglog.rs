@@ -1,0 +1,5 @@
+//! How many distinct things there are, estimated.
+
+commands! {
+    "hyperloglog";
+}

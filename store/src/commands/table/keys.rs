@@ -1,0 +1,24 @@
+//! Keys whatever they hold.
+
+use super::{ALL, BOTH, FREES, NO_KEYS, ONE, READ, SLOW_FREES, SLOW_READ, SLOW_WRITE, WRITE};
+use crate::commands::{keys, scan};
+
+commands! {
+    "generic";
+    "del"         -2 SLOW_FREES ALL "1.0.0" "O(N) of the keys" Now(keys::del) "Deletes keys.";
+    "unlink"      -2 FREES ALL   "4.0.0"  "O(N) of the keys" Now(keys::del) "Deletes keys; the same as DEL here, whose cost never depends on the value.";
+    "rename"       3 SLOW_WRITE BOTH "1.0.0" "O(1) inside a slot, O(N) of the subkeys into another" Now(keys::rename) "Gives a key another name.";
+    "renamenx"     3 SLOW_WRITE BOTH "1.0.0" "O(1) inside a slot, O(N) of the subkeys into another" Now(keys::renamenx) "Gives a key another name if that is free.";
+    "exists"      -2 READ  ALL   "1.0.0"  "O(N) of the keys" Now(keys::exists) "How many of the keys exist.";
+    "type"         2 READ  ONE   "1.0.0"  "O(1)" Now(keys::kind) "The type of a key.";
+    "expire"      -3 WRITE ONE   "1.0.0"  "O(1)" Now(keys::expire) "Expires a key after seconds, with NX, XX, GT, LT.";
+    "pexpire"     -3 WRITE ONE   "2.6.0"  "O(1)" Now(keys::pexpire) "Expires a key after milliseconds, with NX, XX, GT, LT.";
+    "expireat"    -3 WRITE ONE   "1.2.0"  "O(1)" Now(keys::expireat) "Expires a key at a Unix time in seconds.";
+    "pexpireat"   -3 WRITE ONE   "2.6.0"  "O(1)" Now(keys::pexpireat) "Expires a key at a Unix time in milliseconds.";
+    "ttl"          2 READ  ONE   "1.0.0"  "O(1)" Now(keys::ttl) "Seconds until a key expires.";
+    "pttl"         2 READ  ONE   "2.6.0"  "O(1)" Now(keys::pttl) "Milliseconds until a key expires.";
+    "expiretime"   2 READ  ONE   "7.0.0"  "O(1)" Now(keys::expiretime) "Unix time in seconds at which a key expires.";
+    "pexpiretime"  2 READ  ONE   "7.0.0"  "O(1)" Now(keys::pexpiretime) "Unix time in milliseconds at which a key expires.";
+    "persist"      2 WRITE ONE   "2.2.0"  "O(1)" Now(keys::persist) "Lets a key live for ever.";
+    "scan"        -2 SLOW_READ NO_KEYS "2.8.0" "O(COUNT) a call" Later(scan::scan) "Iterates over the keys, with MATCH, COUNT, TYPE.";
+}

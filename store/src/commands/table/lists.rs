@@ -1,0 +1,5 @@
+//! Lists.
+
+commands! {
+    "list";
+}

@@ -1,0 +1,5 @@
+//! Publishing and subscribing.
+
+commands! {
+    "pubsub";
+}

@@ -1,0 +1,5 @@
+//! Scripts and functions.
+
+commands! {
+    "scripting";
+}

@@ -1,0 +1,5 @@
+//! Sets.
+
+commands! {
+    "set";
+}

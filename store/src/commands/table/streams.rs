@@ -1,0 +1,5 @@
+//! Streams.
+
+commands! {
+    "stream";
+}

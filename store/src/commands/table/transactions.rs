@@ -1,0 +1,5 @@
+//! Transactions.
+
+commands! {
+    "transactions";
+}

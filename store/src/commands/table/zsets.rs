@@ -1,0 +1,5 @@
+//! Sorted sets.
+
+commands! {
+    "sorted-set";
+}

@@ -1,0 +1,281 @@
+//! Collections: the key's record says under which version the subkeys are stored, how many members there are, and what else the kind
+//! needs to know; the members are subkeys.
+//!
+//! Every change writes the subkeys and the record in one batch, so that the record is true of them after whatever crash.
+
+#![allow(dead_code, reason = "seams of kinds that are being built")]
+
+use std::ops::ControlFlow;
+
+use super::keyspace::{Keyspace, TypeError};
+use crate::engine::{Collection, Discarded, EngineError, Gathered, Home, Kind, Record, Span, Stored, Subkeys, Subspace};
+
+/// Subkeys read by one call into RocksDB; fewer than [`TOGETHER_MIN`] are read one by one.
+const TOGETHER: usize = 1024;
+pub(super) const TOGETHER_MIN: usize = 4;
+
+/// A collection that is there.
+#[derive(Clone)]
+pub(super) struct Members<'e> {
+    keys: Keyspace<'e>,
+    home: Home,
+    collection: Collection,
+    extra: Vec<u8>,
+    expires_at_ms: Option<u64>,
+}
+
+impl<'e> Keyspace<'e> {
+    /// The collection of that key and kind; `None` when there is no such key. At most one point read.
+    pub(super) fn members(&self, key: &[u8], kind: Kind) -> Result<Option<Members<'e>>, TypeError> {
+        let Some(stored) = self.live(key)? else { return Ok(None) };
+        Members::of(*self, key, &stored.record()?, kind).map(Some)
+    }
+
+    /// A fresh collection of that kind in the place of whatever the key holds; the key is claimed. Without members when it is
+    /// finished, the key is gone. One point read.
+    pub(super) fn replace_collection<'k>(&self, key: &'k [u8], kind: Kind) -> Result<MembersChange<'e, 'k>, TypeError> {
+        let stored = self.stored(self.home(key), key)?;
+        let record = stored.as_ref().map(Stored::record).transpose()?;
+        MembersChange::fresh(*self, key, kind, record.as_ref())
+    }
+}
+
+impl<'e> Members<'e> {
+    fn of(keys: Keyspace<'e>, key: &[u8], record: &Record<'_>, kind: Kind) -> Result<Self, TypeError> {
+        if record.kind != kind {
+            return Err(TypeError::WrongType);
+        }
+        let collection = record.collection().map_err(damaged)?;
+        let collection = collection.ok_or_else(|| EngineError::Damaged("a record does not say where its subkeys are".into()))?;
+        let expires_at_ms = record.expires_at_ms;
+        Ok(Self { keys, home: keys.home(key), collection, extra: record.extra().to_vec(), expires_at_ms })
+    }
+
+    /// How many members there are.
+    pub(super) fn size(&self) -> u64 {
+        self.collection.size
+    }
+
+    /// What its subkeys are stored under: another collection of the same name has another one.
+    pub(super) fn version(&self) -> u64 {
+        self.collection.version
+    }
+
+    /// What its record says besides.
+    pub(super) fn extra(&self) -> &[u8] {
+        &self.extra
+    }
+
+    /// The keys it is one of.
+    pub(super) fn keyspace(&self) -> Keyspace<'e> {
+        self.keys
+    }
+
+    fn space(&self, family: Subkeys) -> Subspace {
+        Subspace { home: self.home, version: self.collection.version, family }
+    }
+
+    fn pending<R>(&self, family: Subkeys, subkey: &[u8], with: impl FnOnce(Gathered<&[u8]>) -> R) -> R {
+        with(self.keys.writer().borrow().pending_subkey(self.space(family), subkey))
+    }
+
+    /// Calls `with` with the value of a subkey, `None` when there is none. At most one point read, no copy.
+    pub(super) fn get<R>(&self, family: Subkeys, subkey: &[u8], with: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, TypeError> {
+        {
+            let writer = self.keys.writer().borrow();
+            match writer.pending_subkey(self.space(family), subkey) {
+                Gathered::Put(value) => return Ok(with(Some(value))),
+                Gathered::Deleted => return Ok(with(None)),
+                Gathered::Nothing => {}
+            }
+        }
+        let found = self.keys.engine().get_subkey(self.space(family), subkey)?;
+        Ok(with(found.as_deref()))
+    }
+
+    /// Calls `each` with the values of several subkeys, in the order of `subkeys`; until it breaks.
+    pub(super) fn get_many(
+        &self,
+        family: Subkeys,
+        subkeys: &[&[u8]],
+        mut each: impl FnMut(Option<&[u8]>) -> ControlFlow<()>,
+    ) -> Result<(), TypeError> {
+        if subkeys.len() < TOGETHER_MIN {
+            for subkey in subkeys {
+                if self.get(family, subkey, &mut each)?.is_break() {
+                    break;
+                }
+            }
+            return Ok(());
+        }
+        for subkeys in subkeys.chunks(TOGETHER) {
+            let found = self.keys.engine().get_subkeys(self.space(family), subkeys.iter().copied());
+            for (subkey, found) in subkeys.iter().zip(found) {
+                let gathered = self.pending(family, subkey, |gathered| gathered.map(<[u8]>::to_vec));
+                let flow = match gathered {
+                    Gathered::Put(value) => each(Some(&value)),
+                    Gathered::Deleted => each(None),
+                    Gathered::Nothing => each(found?.as_deref()),
+                };
+                if flow.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` for the subkeys of a span and their values, what the writer has gathered included; until it breaks. All as of one
+    /// moment. One seek, then a step a subkey.
+    pub(super) fn each(
+        &self,
+        family: Subkeys,
+        span: Span<'_>,
+        each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), TypeError> {
+        let overlay = self.keys.writer().borrow().overlay(self.space(family), &span);
+        Ok(self.keys.engine().scan_subkeys(self.space(family), span, &overlay, each)?)
+    }
+}
+
+/// A collection that is being changed: its key is claimed.
+pub(super) struct MembersChange<'e, 'k> {
+    members: Members<'e>,
+    kind: Kind,
+    key: &'k [u8],
+    /// What its record says so far.
+    recorded: Option<(u64, Vec<u8>)>,
+    /// Something has expired under its name.
+    expired: bool,
+    /// The collection that was there before, if it is another one.
+    replaced: Option<Discarded>,
+}
+
+impl<'e, 'k> MembersChange<'e, 'k> {
+    /// The collection of that key, or a new one. One point read.
+    pub(super) fn begin(keys: Keyspace<'e>, key: &'k [u8], kind: Kind) -> Result<Self, TypeError> {
+        let stored = keys.stored(keys.home(key), key)?;
+        let record = stored.as_ref().map(Stored::record).transpose()?;
+        match record.filter(|record| !record.is_expired(keys.now_ms())) {
+            Some(record) => {
+                let members = Members::of(keys, key, &record, kind)?;
+                let recorded = Some((members.size(), members.extra.clone()));
+                Ok(Self { members, kind, key, recorded, expired: false, replaced: None })
+            }
+            None => Self::fresh(keys, key, kind, record.as_ref()),
+        }
+    }
+
+    fn fresh(keys: Keyspace<'e>, key: &'k [u8], kind: Kind, record: Option<&Record<'_>>) -> Result<Self, TypeError> {
+        let replaced = record.map(|record| record.discarded().map_err(damaged)).transpose()?.flatten();
+        let collection = Collection { version: keys.engine().next_version()?, size: 0 };
+        let members = Members { keys, home: keys.home(key), collection, extra: Vec::new(), expires_at_ms: None };
+        let expired = record.is_some_and(|record| record.is_expired(keys.now_ms()));
+        // Even without a member it replaces what is there, so that its record is not what it was.
+        let recorded = if record.is_some() && !expired { Some((u64::MAX, Vec::new())) } else { None };
+        Ok(Self { members, kind, key, recorded, expired, replaced })
+    }
+
+    /// Whether there was none: nothing is stored under its version but what is gathered.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.recorded.as_ref().is_none_or(|(size, _)| *size == u64::MAX)
+    }
+
+    /// The collection as it is so far.
+    pub(super) fn members(&self) -> &Members<'e> {
+        &self.members
+    }
+
+    /// Whether a subkey is there, as far as the writer has gathered it; `None`: what is stored counts.
+    pub(super) fn pending(&self, family: Subkeys, subkey: &[u8]) -> Option<bool> {
+        self.members.pending(family, subkey, |gathered| match gathered {
+            Gathered::Put(_) => Some(true),
+            Gathered::Deleted => Some(false),
+            Gathered::Nothing => self.is_fresh().then_some(false),
+        })
+    }
+
+    /// A copy of a subkey's value. No read in a fresh collection.
+    pub(super) fn get(&self, family: Subkeys, subkey: &[u8]) -> Result<Option<Vec<u8>>, TypeError> {
+        if self.pending(family, subkey) == Some(false) {
+            return Ok(None);
+        }
+        self.members.get(family, subkey, |value| value.map(<[u8]>::to_vec))
+    }
+
+    /// Whether a subkey is there. No read in a fresh collection.
+    pub(super) fn has(&self, family: Subkeys, subkey: &[u8]) -> Result<bool, TypeError> {
+        match self.pending(family, subkey) {
+            Some(there) => Ok(there),
+            None => self.members.get(family, subkey, |value| value.is_some()),
+        }
+    }
+
+    /// A subkey gets this value. The size is the caller's to change.
+    pub(super) fn put(&mut self, family: Subkeys, subkey: &[u8], value: &[u8]) {
+        let space = self.members.space(family);
+        self.members.keys.writer().borrow_mut().put_subkey(space, subkey, value);
+    }
+
+    /// A subkey is gone. The size is the caller's to change.
+    pub(super) fn remove(&mut self, family: Subkeys, subkey: &[u8]) {
+        let space = self.members.space(family);
+        self.members.keys.writer().borrow_mut().delete_subkey(space, subkey);
+    }
+
+    /// There are more members by that many.
+    pub(super) fn grow(&mut self, by: u64) {
+        self.members.collection.size += by;
+    }
+
+    /// There are fewer members by that many.
+    pub(super) fn shrink(&mut self, by: u64) {
+        self.members.collection.size = self.members.collection.size.saturating_sub(by);
+    }
+
+    /// What its record says besides.
+    pub(super) fn set_extra(&mut self, extra: Vec<u8>) {
+        self.members.extra = extra;
+    }
+
+    /// When its key expires.
+    pub(super) fn expires_at_ms(&self) -> Option<u64> {
+        self.members.expires_at_ms
+    }
+
+    /// Gathers the record, if it has changed. Without members the key is gone; nothing is then left to reclaim of this collection if
+    /// each of its subkeys was removed, which is the caller's to have done.
+    pub(super) fn finish(self) {
+        self.gather(false);
+    }
+
+    /// The same of a kind that may be empty.
+    pub(super) fn finish_keeping_empty(self) {
+        self.gather(true);
+    }
+
+    fn gather(self, keep_empty: bool) {
+        let Members { keys, home, collection, extra, expires_at_ms } = self.members;
+        let unchanged = match &self.recorded {
+            Some((size, recorded)) => *size == collection.size && *recorded == extra,
+            None => collection.size == 0 && !keep_empty,
+        };
+        if unchanged {
+            return;
+        }
+        let mut writer = keys.writer().borrow_mut();
+        if self.expired {
+            writer.count_expired();
+        }
+        if collection.size == 0 && !keep_empty {
+            writer.delete(home, self.key, self.replaced);
+        } else {
+            let body = [&collection.encode()[..], &extra].concat();
+            writer.put(home, self.key, &Record { kind: self.kind, expires_at_ms, value: &body }, self.replaced);
+        }
+    }
+}
+
+fn damaged(error: crate::engine::RecordError) -> TypeError {
+    EngineError::Damaged(error.to_string()).into()
+}
