@@ -7,7 +7,6 @@ mod config;
 mod cursors;
 mod error;
 mod flush;
-mod glob;
 mod hash_scans;
 mod hashes;
 mod info;
@@ -21,6 +20,9 @@ mod session;
 mod strings;
 mod table;
 
+use crate::glob;
+
+pub use crate::clients::Class;
 pub use error::CommandError;
 pub use run::{Context, Later, LaterReply, Step, check_length, claim, prefetch, run};
 pub use session::{Plane, Session};

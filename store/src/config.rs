@@ -9,7 +9,7 @@ mod settings;
 mod value;
 
 pub use live::{Live, SetError, on_log_level};
-pub use load::{ConfigError, Invocation, load};
+pub use load::{ConfigError, Invocation, load, unquote};
 pub use memory::{MemoryPlan, ProcessMemory, plan_memory, process_memory};
 pub use settings::{Settings, Spec, specs};
 pub use value::WalRecovery;

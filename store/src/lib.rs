@@ -1,11 +1,13 @@
 //! Sluice's store: a Redis-protocol key-value store on RocksDB, sharded by Redis Cluster slots. See ARCHITECTURE.md for the map.
 //!
-//! Rooms, each importing only from those below it: server, commands, migration, cluster, types, engine, protocol; config beside them.
+//! Rooms, each importing only from those below it: server, commands, clients, migration, cluster, types, engine, protocol; config beside them.
 
+pub mod clients;
 pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod engine;
+pub mod glob;
 pub mod metrics;
 pub mod migration;
 pub mod node;

@@ -11,6 +11,7 @@ use std::{
 use sluice_topology::admin::{NodeStatus, PersistenceStatus};
 
 use crate::{
+    clients::Clients,
     cluster::{Cluster, PeerAccess},
     config::{Live, Settings},
     engine::{Engine, EngineError, MayWrite, Sweep},
@@ -56,6 +57,8 @@ pub struct Node {
     pub cluster: Arc<Cluster>,
     /// Its migrations.
     pub migrations: Arc<Migrations>,
+    /// Who is connected.
+    pub clients: Arc<Clients>,
     /// Its sweep of what has expired.
     pub sweep: Sweep,
     /// Its counters.
@@ -85,12 +88,15 @@ impl Node {
             backoff_max: std::time::Duration::from_millis(settings.migrate_backoff_ms_max.max(1)),
         };
         let migrations = Arc::new(Migrations::open(engine.clone(), cluster.clone(), limits)?);
+        let clients = Arc::new(Clients::default());
+        clients.set_notify(settings.notify);
         Ok(Self {
             live: Live::new(settings.clone()),
             settings,
             engine,
             cluster,
             migrations,
+            clients,
             sweep,
             stats: Stats::default(),
             started: Instant::now(),

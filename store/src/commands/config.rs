@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{CommandError, Later, LaterReply, glob, run::ok_later, scan::offload};
 use crate::{
-    config::{SetError, Settings, plan_memory, specs},
+    config::{SetError, Settings, plan_memory, specs, unquote},
     node::Node,
     protocol::Request,
 };
@@ -49,7 +49,7 @@ fn get(node: &Node, patterns: &[Bytes]) -> LaterReply {
     let chosen: Vec<(&'static str, String)> = specs()
         .iter()
         .filter(|spec| !spec.secret && patterns.iter().any(|pattern| glob::matches(pattern, spec.name.as_bytes())))
-        .map(|spec| (spec.name, (spec.get)(&current)))
+        .map(|spec| (spec.name, unquote(&(spec.get)(&current))))
         .collect();
     Box::new(move |reply| {
         reply.map(chosen.len());
@@ -78,6 +78,7 @@ fn apply(node: &Node, next: &Settings) -> Result<(), String> {
         next.row_cache.0 as usize,
         plan.memtables as usize,
     );
+    node.clients.set_notify(next.notify);
     node.sweep.set_pace(next.sweep_pace());
     node.engine.set_disk_free_min(next.disk_free_min.0);
     node.engine.set_checkpoints_kept(next.checkpoints_kept as usize);

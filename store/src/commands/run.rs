@@ -16,6 +16,7 @@ use super::{
     table::{self, CommandSpec, Flags, Handler},
 };
 use crate::{
+    clients::{Class, Outbox},
     cluster::Route,
     engine::{Home, Writer},
     node::Node,
@@ -36,6 +37,8 @@ pub struct Context<'n, 'r> {
     pub reply: &'n mut ReplyWriter<'r>,
     /// What gathers its changes.
     pub writer: &'n RefCell<Writer>,
+    /// What gathers what others are told once its changes are applied.
+    pub outbox: &'n RefCell<Outbox>,
     /// The time, Unix milliseconds: one for a run.
     pub now_ms: u64,
     /// Records read ahead for its run.
@@ -46,6 +49,14 @@ impl<'n> Context<'n, '_> {
     /// The keys as of now.
     pub fn keyspace(&self) -> Keyspace<'n> {
         Keyspace::new(&self.node.engine, self.writer, self.session.database, self.now_ms).with_prefetch(self.prefetch)
+    }
+
+    /// Something happened to a key: told to who asked for keyspace notifications, once the turn's changes are applied. Called after the
+    /// change; costs one load while nobody asks.
+    pub fn event(&mut self, class: Class, name: &'static str, key: &[u8]) {
+        if self.node.clients.notify().wants(class) {
+            self.outbox.borrow_mut().event(self.session.database, name, key);
+        }
     }
 }
 
@@ -115,7 +126,7 @@ pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, database: u8, run: &[Re
 
 /// Executes a request, or says what to wait for.
 pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
-    let (mark, gathered) = (cx.reply.mark(), cx.writer.borrow().gathered());
+    let (mark, gathered, told) = (cx.reply.mark(), cx.writer.borrow().gathered(), cx.outbox.borrow().len());
     match try_run(cx, request) {
         Ok(step) => {
             check_length(cx.node, cx.reply, mark);
@@ -123,6 +134,7 @@ pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
         }
         Err(error) => {
             cx.writer.borrow_mut().truncate(gathered);
+            cx.outbox.borrow_mut().truncate(told);
             cx.reply.rewind(mark);
             cx.reply.error(&error.to_string());
             cx.node.stats.errors.fetch_add(1, Ordering::Relaxed);

@@ -149,7 +149,7 @@ fn read_file(settings: &mut Settings, path: PathBuf) -> Result<(), ConfigError> 
 }
 
 /// Takes double quotes with backslash escapes, or single quotes, off a value.
-fn unquote(value: &str) -> String {
+pub fn unquote(value: &str) -> String {
     if let Some(inner) = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         let (mut plain, mut escaped) = (String::new(), false);
         for c in inner.chars() {

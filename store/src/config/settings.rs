@@ -6,7 +6,10 @@ use super::{
     conflicts,
     value::{Addresses, Bytes, Value, WalRecovery},
 };
-use crate::engine::{Compression, SweepPace, SyncPolicy};
+use crate::{
+    clients::Notify,
+    engine::{Compression, SweepPace, SyncPolicy},
+};
 
 /// One setting: how it is named, read and written.
 pub struct Spec {
@@ -115,6 +118,7 @@ settings! {
     request_args_max: u32 = 1 << 20, "request-args-max", "Most arguments of a request.";
     client_query_buffer_limit: Bytes = Bytes(1 << 30), "client-query-buffer-limit", "Longest request in all, in bytes.";
     client_output_buffer_limit: Bytes = Bytes(256 << 20), "client-output-buffer-limit", "Longest reply, in bytes. A client that does not take its replies within a minute is disconnected.";
+    #[live] notify: Notify = Notify::default(), "notify-keyspace-events", "Which events of keys are published: letters of Redis (K, E, g, $, l, s, h, z, x, e, t, m, n, d, A); empty: none.";
     #[live] park_timeout_ms: u64 = 15_000, "park-timeout-ms", "Milliseconds a command waits for a slot that is being switched, before TRYAGAIN.";
     migrate_unit_slots: u32 = 64, "migrate-unit-slots", "Most slots switched together.";
     migrate_batch_size: Bytes = Bytes(1 << 20), "migrate-batch-size", "Bytes of one batch of a migration.";

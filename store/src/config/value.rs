@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::engine::{Compression, SyncPolicy};
+use crate::{
+    clients::Notify,
+    engine::{Compression, SyncPolicy},
+};
 
 /// A value that a setting can have.
 pub(super) trait Value: Sized {
@@ -50,6 +53,17 @@ macro_rules! number {
     )*};
 }
 number!(u16, u32, u64, i32);
+
+impl Value for Notify {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(|| "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".into())
+    }
+
+    fn render(&self) -> String {
+        let letters = Self::render(*self);
+        if letters.is_empty() { "\"\"".into() } else { letters }
+    }
+}
 
 /// A size in bytes, written like `64mb`, with the units of Redis: `k`, `m`, `g` are powers of 1000, `kb`, `mb`, `gb` of 1024.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

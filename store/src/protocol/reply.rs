@@ -133,6 +133,14 @@ impl<'a> ReplyWriter<'a> {
         }
     }
 
+    /// The header of something that was not asked for; that many replies follow.
+    pub fn push(&mut self, length: usize) {
+        match self.version {
+            Version::Resp2 => self.header(b'*', length),
+            Version::Resp3 => self.header(b'>', length),
+        }
+    }
+
     /// The header of a set; that many replies follow.
     pub fn set(&mut self, length: usize) {
         match self.version {

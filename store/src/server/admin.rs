@@ -79,7 +79,7 @@ async fn serve(mut stream: TcpStream, loopback: bool, settings: &Settings, node:
         return Ok(stream.write_all(text.as_bytes()).await?);
     }
     match node.get() {
-        Some(node) => Connection::new(stream, node.clone(), Turns::alone(&node.engine), Plane::Admin).serve().await,
+        Some(node) => Connection::new(stream, node.clone(), Turns::alone(node), Plane::Admin).serve().await,
         None => stream.write_all(b"-LOADING the store is opening its data\r\n").await?,
     }
     Ok(())

@@ -1,7 +1,6 @@
 //! One RESP connection: read, execute what is there, make it durable as promised, answer.
 
 use std::{
-    cell::RefCell,
     collections::VecDeque,
     sync::{
         Arc,
@@ -17,10 +16,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::turns::{TurnEnd, Turns};
+use super::turns::{Turn, TurnEnd, Turns};
 use crate::{
     commands::{Context, Later, Plane, Session, Step, check_length, claim, prefetch, run},
-    engine::{SyncPolicy, Writer},
+    engine::SyncPolicy,
     node::Node,
     protocol::{ProtocolError, ReplyWriter, Request, RequestLimits, RequestReader},
 };
@@ -192,7 +191,7 @@ impl Connection {
             }
             claim(&mut turn.writer.borrow_mut(), request);
         }
-        let stopped = self.execute_in(&turn.writer, first);
+        let stopped = self.execute_in(&turn, first);
         if turn.writer.borrow().gathered_bytes() >= TURN_BYTES_MAX || matches!(stopped, Stopped::Busy(_)) {
             let end = turn.end();
             turns.commit(&mut turn);
@@ -201,7 +200,8 @@ impl Connection {
         (stopped, turns.leave(turn))
     }
 
-    fn execute_in(&mut self, writer: &RefCell<Writer>, first: Option<Request>) -> Stopped {
+    fn execute_in(&mut self, turn: &Turn, first: Option<Request>) -> Stopped {
+        let writer = &turn.writer;
         let node = self.node.clone();
         let prefetch = prefetch(&node, &mut writer.borrow_mut(), self.session.database, self.run.make_contiguous());
         let (mut next, now_ms) = (first, node.engine.now_ms());
@@ -213,6 +213,7 @@ impl Connection {
                 session: &mut self.session,
                 reply: &mut reply,
                 writer,
+                outbox: &turn.outbox,
                 now_ms,
                 prefetch: prefetch.as_ref(),
             };

@@ -71,7 +71,7 @@ impl Thread {
         let (ending, ended) = std::sync::mpsc::channel();
         std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
             runtime.block_on(async {
-                let turns = Turns::shared(&node.engine, sole);
+                let turns = Turns::shared(&node, sole);
                 tokio::spawn(turns.clone().commit_turns());
                 while let Some((stream, peer)) = accepted.recv().await {
                     let (node, turns) = (node.clone(), turns.clone());

@@ -11,7 +11,11 @@ use std::{
     task::{Poll, Waker},
 };
 
-use crate::engine::{Engine, EngineError, SyncPolicy, Writer, Written};
+use crate::{
+    clients::Outbox,
+    engine::{EngineError, SyncPolicy, Writer, Written},
+    node::Node,
+};
 
 /// How a turn ended, for one of its connections: the text of the error when its changes were not applied.
 type Outcome = Result<(), Arc<str>>;
@@ -86,6 +90,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Turn {
     /// What gathers its changes.
     pub(super) writer: RefCell<Writer>,
+    /// What others are told once they are applied.
+    pub(super) outbox: RefCell<Outbox>,
     end: Arc<TurnEnd>,
     wanted: bool,
     committer: Option<Waker>,
@@ -101,7 +107,7 @@ impl Turn {
 /// The turns of a thread, or of a single connection.
 pub(super) struct Turns {
     turn: Mutex<Turn>,
-    engine: Arc<Engine>,
+    node: Arc<Node>,
     /// Whether a committer runs; without one, whoever executes commits.
     shared: bool,
     /// Whether nobody else serves clients: what it syncs, it syncs for all of them.
@@ -111,19 +117,19 @@ pub(super) struct Turns {
 impl Turns {
     /// Turns that the connections of a thread share; [`Turns::commit_turns`] has to run on it.
     /// `sole`: there is no other such thread.
-    pub(super) fn shared(engine: &Arc<Engine>, sole: bool) -> Arc<Self> {
-        Self::new(engine, true, sole)
+    pub(super) fn shared(node: &Arc<Node>, sole: bool) -> Arc<Self> {
+        Self::new(node, true, sole)
     }
 
     /// Turns of one connection alone.
-    pub(super) fn alone(engine: &Arc<Engine>) -> Arc<Self> {
-        Self::new(engine, false, false)
+    pub(super) fn alone(node: &Arc<Node>) -> Arc<Self> {
+        Self::new(node, false, false)
     }
 
-    fn new(engine: &Arc<Engine>, shared: bool, sole: bool) -> Arc<Self> {
-        let writer = RefCell::new(Writer::new(engine.clone()));
-        let turn = Turn { writer, end: Arc::default(), wanted: false, committer: None };
-        Arc::new(Self { turn: Mutex::new(turn), engine: engine.clone(), shared, sole })
+    fn new(node: &Arc<Node>, shared: bool, sole: bool) -> Arc<Self> {
+        let writer = RefCell::new(Writer::new(node.engine.clone()));
+        let turn = Turn { writer, outbox: RefCell::default(), end: Arc::default(), wanted: false, committer: None };
+        Arc::new(Self { turn: Mutex::new(turn), node: node.clone(), shared, sole })
     }
 
     /// The turn under way, to execute in. Never held across a wait.
@@ -150,11 +156,13 @@ impl Turns {
         let end = std::mem::take(&mut turn.end);
         turn.wanted = false;
         let outcome = turn.writer.borrow_mut().commit();
-        let always = self.engine.options().wal && self.engine.sync_policy() == SyncPolicy::Always;
+        let engine = &self.node.engine;
+        self.node.clients.deliver(&mut turn.outbox.borrow_mut(), outcome.is_ok());
+        let always = engine.options().wal && engine.sync_policy() == SyncPolicy::Always;
         match outcome {
-            Ok(Some(Written { sequence })) if always && !(self.sole && self.engine.sync_here(sequence)) => {
+            Ok(Some(Written { sequence })) if always && !(self.sole && engine.sync_here(sequence)) => {
                 end.complete(&Ok(()), false);
-                let engine = self.engine.clone();
+                let engine = engine.clone();
                 tokio::spawn(async move {
                     let outcome = engine.durable(sequence).await.map_err(|error| Arc::from(error.to_string()));
                     lock(&end.durable).complete(outcome);

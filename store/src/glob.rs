@@ -1,7 +1,7 @@
 //! Patterns as Redis matches them: `*`, `?`, `[a-z]`, `[^x]`, and a backslash that takes the next byte as it is.
 
 /// Whether the text matches. Iterative: one place to come back to, the last star, so the cost is at most pattern times text.
-pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
