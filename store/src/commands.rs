@@ -5,6 +5,7 @@ mod cluster;
 mod clusterx;
 mod config;
 mod cursors;
+mod databases;
 mod error;
 mod flush;
 mod hash_scans;

@@ -58,7 +58,7 @@ pub use feed::{Changed, ChangedBatch, FeedEvent, Overflowed, Subscription};
 pub use flush::{FlushError, FlushWait};
 pub use gate::Inside;
 pub use health::Fault;
-pub use home::{Home, Span, Subkeys, Subspace};
+pub use home::{DATABASES_MAX, Home, Span, Subkeys, Subspace};
 pub use layout::Generation;
 pub use merged::Overlay;
 pub use read::Stored;

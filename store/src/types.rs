@@ -5,6 +5,7 @@ mod hashes;
 mod keyspace;
 mod long_double;
 mod prefetch;
+mod renaming;
 mod sampling;
 mod strings;
 

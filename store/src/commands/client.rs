@@ -114,23 +114,12 @@ pub(super) fn quit(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
 pub(super) fn reset(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
     let expected = cx.session.plane.password(&cx.node.settings);
     cx.session.authenticated = expected.is_empty();
+    cx.session.database = 0;
     cx.session.name = Bytes::new();
     cx.session.version = Version::Resp2;
     cx.reply.set_version(Version::Resp2);
     cx.reply.simple("RESET");
     Ok(())
-}
-
-pub(super) fn select(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    match parse_integer(&request[1]) {
-        Ok(0) => {
-            cx.reply.ok();
-            Ok(())
-        }
-        Ok(_) if cx.node.cluster.enabled() => Err(CommandError::new("ERR SELECT is not allowed in cluster mode")),
-        Ok(_) => Err(CommandError::new("ERR DB index is out of range")),
-        Err(error) => Err(error.into()),
-    }
 }
 
 pub(super) fn readonly(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {

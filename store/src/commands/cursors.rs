@@ -20,8 +20,8 @@ static CURSORS: LazyLock<Mutex<Cursors>> = LazyLock::new(|| Mutex::new(Cursors::
 /// What is scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scanned {
-    /// The keys of a slot.
-    Slot(sluice_topology::Slot),
+    /// The keys of a slot of a database.
+    Slot(crate::engine::Home),
     /// The subkeys of the collection of that version.
     Collection(u64),
 }

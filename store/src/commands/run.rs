@@ -101,7 +101,7 @@ pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, database: u8, run: &[Re
     let mut wanted = Vec::new();
     for request in run {
         let Some(spec) = request.first().and_then(|name| table::find(name)) else { continue };
-        if wanted.len() >= PREFETCH_KEYS_MAX || matches!(spec.handler, Handler::Later(_)) {
+        if wanted.len() >= PREFETCH_KEYS_MAX || !matches!(spec.handler, Handler::Now(_)) {
             break;
         }
         if spec.flags.has(Flags::BLIND) || !spec.keys.any() {
@@ -187,6 +187,7 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
             Ok(Step::Done)
         }
         Handler::Later(begin) => Ok(Step::Later(begin(node, request)?)),
+        Handler::LaterIn(begin) => Ok(Step::Later(begin(node, cx.session, request)?)),
     }
 }
 

@@ -7,17 +7,22 @@ use std::{ops::ControlFlow, sync::Arc};
 use sluice_topology::{Slot, SlotRanges};
 
 use super::{
-    CommandError, Later, LaterReply,
+    CommandError, Later, LaterReply, Session,
     cursors::{self, CURSOR_BITS, Scanned},
     glob,
 };
-use crate::{engine::Engine, node::Node, protocol::Request, types::parse_integer};
+use crate::{
+    engine::{Engine, Home},
+    node::Node,
+    protocol::Request,
+    types::parse_integer,
+};
 
 /// Keys looked at by one call, whatever COUNT says.
 const COUNT_MAX: usize = 100_000;
 
 struct Wanted {
-    from: Slot,
+    from: Home,
     after: Option<Vec<u8>>,
     pattern: Option<Vec<u8>>,
     kind: Option<Vec<u8>>,
@@ -30,8 +35,8 @@ struct Page {
     keys: Vec<Vec<u8>>,
 }
 
-pub(super) fn scan(node: &Arc<Node>, request: &Request) -> Result<Later, CommandError> {
-    let wanted = parse(request)?;
+pub(super) fn scan(node: &Arc<Node>, session: &Session, request: &Request) -> Result<Later, CommandError> {
+    let wanted = parse(session.database, request)?;
     let node = node.clone();
     Ok(Box::pin(async move {
         let page = offload(move || page(&node.engine, &node.cluster.served(), wanted)).await?;
@@ -45,11 +50,12 @@ pub(super) fn scan(node: &Arc<Node>, request: &Request) -> Result<Later, Command
     }))
 }
 
-fn parse(request: &Request) -> Result<Wanted, CommandError> {
+fn parse(database: u8, request: &Request) -> Result<Wanted, CommandError> {
     let text = std::str::from_utf8(&request[1]).ok();
     let cursor: u64 = text.and_then(|text| text.parse().ok()).ok_or_else(|| CommandError::new("ERR invalid cursor"))?;
     let slot = u16::try_from(cursor >> CURSOR_BITS).ok().and_then(Slot::new);
-    let from = slot.ok_or_else(|| CommandError::new("ERR invalid cursor"))?;
+    let slot = slot.ok_or_else(|| CommandError::new("ERR invalid cursor"))?;
+    let from = Home { database, slot };
     let after = cursors::recall(Scanned::Slot(from), cursor & ((1 << CURSOR_BITS) - 1));
     let mut wanted = Wanted { from, after, pattern: None, kind: None, count: 10 };
     let mut words = request[2..].iter();
@@ -70,13 +76,13 @@ fn parse(request: &Request) -> Result<Wanted, CommandError> {
 
 fn page(engine: &Engine, served: &SlotRanges, wanted: Wanted) -> Result<Page, CommandError> {
     let (now, mut keys, mut seen) = (engine.now_ms(), Vec::new(), 0);
-    let (mut slot, mut after) = (wanted.from, wanted.after);
+    let (mut home, mut after) = (wanted.from, wanted.after);
     loop {
         let mut stopped_at = None;
         // Inside the gate slot by slot: a generation that is dropped meanwhile is not deleted under the scan.
         let _inside = engine.enter();
-        if served.contains(slot) {
-            engine.scan_slot(slot, after.as_deref(), |entry| {
+        if served.contains(home.slot) {
+            engine.scan_slot(home, after.as_deref(), |entry| {
                 seen += 1;
                 let of_kind = wanted.kind.as_ref().is_none_or(|kind| kind == entry.record.kind.name().as_bytes());
                 let matching = wanted.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, entry.key));
@@ -91,30 +97,30 @@ fn page(engine: &Engine, served: &SlotRanges, wanted: Wanted) -> Result<Page, Co
             })?;
         }
         if let Some(key) = stopped_at {
-            let number = cursors::remember(Scanned::Slot(slot), key);
-            return Ok(Page { cursor: (u64::from(slot.get()) << CURSOR_BITS) | number, keys });
+            let number = cursors::remember(Scanned::Slot(home), key);
+            return Ok(Page { cursor: (u64::from(home.slot.get()) << CURSOR_BITS) | number, keys });
         }
         after = None;
-        let next = match Slot::new(slot.get() + 1) {
-            Some(next) => engine.next_held_slot(next)?,
+        let next = match Slot::new(home.slot.get() + 1) {
+            Some(next) => engine.next_held_slot(home.database, next)?,
             None => None,
         };
         let Some(next) = next else { return Ok(Page { cursor: 0, keys }) };
-        slot = next;
+        home.slot = next;
     }
 }
 
-pub(super) fn dbsize(node: &Arc<Node>, _: &Request) -> Result<Later, CommandError> {
-    let node = node.clone();
+pub(super) fn dbsize(node: &Arc<Node>, session: &Session, _: &Request) -> Result<Later, CommandError> {
+    let (node, database) = (node.clone(), session.database);
     Ok(Box::pin(async move {
         let count = offload(move || {
             let (served, now, mut count) = (node.cluster.served(), node.engine.now_ms(), 0);
             let mut next = Slot::new(0);
             while let Some(slot) = next {
                 let _inside = node.engine.enter();
-                let Some(held) = node.engine.next_held_slot(slot)? else { break };
+                let Some(held) = node.engine.next_held_slot(database, slot)? else { break };
                 if served.contains(held) {
-                    count += node.engine.slot_usage(held, now)?.keys;
+                    count += node.engine.slot_usage(Home { database, slot: held }, now)?.keys;
                 }
                 next = Slot::new(held.get() + 1);
             }

@@ -2,12 +2,20 @@
 
 use std::sync::Arc;
 
-use super::{CommandError, Context, Later, listing, run::ok_later, scan::offload};
+use super::{CommandError, Context, Later, Session, listing, run::ok_later, scan::offload};
 use crate::{engine::system_ms, node::Node, protocol::Request};
 
 type Outcome = Result<(), CommandError>;
 
-pub(super) fn flushdb(node: &Arc<Node>, request: &Request) -> Result<Later, CommandError> {
+pub(super) fn flushdb(node: &Arc<Node>, session: &Session, request: &Request) -> Result<Later, CommandError> {
+    flush(node, vec![session.database], request)
+}
+
+pub(super) fn flushall(node: &Arc<Node>, _: &Session, request: &Request) -> Result<Later, CommandError> {
+    flush(node, node.engine.databases(), request)
+}
+
+fn flush(node: &Arc<Node>, databases: Vec<u8>, request: &Request) -> Result<Later, CommandError> {
     match request.len() {
         1 => {}
         2 if request[1].eq_ignore_ascii_case(b"async") || request[1].eq_ignore_ascii_case(b"sync") => {}
@@ -19,11 +27,12 @@ pub(super) fn flushdb(node: &Arc<Node>, request: &Request) -> Result<Later, Comm
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_millis(node.live.park_timeout_ms());
         loop {
             changes.borrow_and_update();
-            let for_worker = node.clone();
+            let (for_worker, databases) = (node.clone(), databases.clone());
             let flushed = offload(move || {
-                let cluster = &for_worker.cluster;
+                let (engine, cluster) = (&for_worker.engine, &for_worker.cluster);
                 // A slot that is being switched is another node's in a moment, with what it holds now.
-                Ok(for_worker.engine.flush_slots(cluster.served().iter(), || !cluster.any_parked())?)
+                let served = cluster.served();
+                Ok(engine.flush_slots(&databases, served.iter(), || !cluster.any_parked())?)
             })
             .await?;
             if flushed {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    CommandError,
+    CommandError, Session,
     run::{Context, Later},
 };
 use bytes::Bytes;
@@ -163,6 +163,8 @@ pub enum Handler {
     Now(fn(&mut Context<'_, '_>, &Request) -> Result<(), CommandError>),
     /// By a future: it waits for something, or works long.
     Later(fn(&Arc<Node>, &Request) -> Result<Later, CommandError>),
+    /// The same, of the connection's database.
+    LaterIn(fn(&Arc<Node>, &Session, &Request) -> Result<Later, CommandError>),
 }
 
 /// How often a command was executed. On a line of its own, so that threads which execute other commands do not wait for it.

@@ -80,6 +80,7 @@ settings! {
     tcp_keepalive: u32 = 300, "tcp-keepalive", "Seconds between TCP keep-alive probes; 0: none.";
     tcp_backlog: u32 = 511, "tcp-backlog", "Connections the system holds before they are accepted.";
     io_threads: u32 = 0, "io-threads", "Threads that serve clients; 0: one a processor but one, which is left for flushes and compactions.";
+    databases: u32 = 16, "databases", "Databases that SELECT chooses from, 1 to 256; in cluster mode there is number 0 alone.";
     cluster_enabled: bool = false, "cluster-enabled", "Be a node of a cluster.";
     cluster_peer_timeout_ms: u64 = 3000, "cluster-peer-timeout-ms", "Milliseconds a starting node waits for its peers' word on its slots.";
     wal: bool = true, "wal", "Write-ahead log: yes, or no (then what is not flushed is lost by a crash). Changed at a restart.";
@@ -176,6 +177,9 @@ impl Settings {
         }
         if self.max_write_buffer_number < 2 {
             return Err("rocksdb.max_write_buffer_number is below 2: writes would wait for every flush".into());
+        }
+        if !(1..=crate::engine::DATABASES_MAX as u32).contains(&self.databases) {
+            return Err(format!("databases is {}: it has to be 1 to {}", self.databases, crate::engine::DATABASES_MAX));
         }
         if self.record_cache > 50 {
             return Err("record-cache-percent is over 50: blocks and memtables need the other half".into());

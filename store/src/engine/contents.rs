@@ -3,23 +3,25 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use sluice_topology::{SLOT_COUNT, Slot};
+use sluice_topology::Slot;
 
-use super::{families::Family, raw::Database};
+use super::{Home, families::Family, home::PerHome, raw::Database};
 
 /// Keys of whatever kind.
 pub(crate) const KEYS: u8 = 1;
 /// Keys that have subkeys.
 pub(crate) const COLLECTIONS: u8 = 2;
 
-/// Marks of every slot. A mark may stand where nothing is; it never lacks where something is.
-pub(crate) struct Contents(Box<[AtomicU8]>);
+/// Marks of every slot of every database. A mark may stand where nothing is; it never lacks where something is.
+pub(crate) struct Contents(PerHome<AtomicU8>);
 
 impl Contents {
-    /// Marks what the database holds, of whatever generation: one seek a family and marked slot. Behind damage everything is marked:
-    /// the reads that meet it will say so.
-    pub(crate) fn load(database: &Database) -> Self {
-        let contents = Self((0..SLOT_COUNT).map(|_| AtomicU8::new(0)).collect());
+    /// Marks what is held, of whatever generation, in every one of those databases: one seek a family and marked slot. Behind damage
+    /// everything is marked: the reads that meet it will say so.
+    pub(crate) fn load(database: &Database, databases: impl Iterator<Item = u8>) -> Self {
+        let contents = Self(PerHome::new());
+        let databases: Vec<u8> = databases.collect();
+        let mark = |slot, marks| databases.iter().for_each(|database| contents.mark(Home { database: *database, slot }, marks));
         for family in Family::USER {
             let marks = if family == Family::Meta { KEYS } else { KEYS | COLLECTIONS };
             let mut iterator = database.db().raw_iterator_cf(database.family(family));
@@ -27,13 +29,13 @@ impl Contents {
             while let Some(from) = next {
                 iterator.seek(from.get().to_be_bytes());
                 if iterator.status().is_err() {
-                    Slot::all().skip(from.index()).for_each(|slot| contents.mark(slot, marks));
+                    Slot::all().skip(from.index()).for_each(|slot| mark(slot, marks));
                     break;
                 }
                 // The engine's own keys are behind those of the last slot.
                 let found = iterator.key().and_then(|key| Slot::new(u16::from_be_bytes(*key.first_chunk::<2>()?)));
                 next = found.and_then(|slot| {
-                    contents.mark(slot, marks);
+                    mark(slot, marks);
                     Slot::new(slot.get() + 1)
                 });
             }
@@ -42,21 +44,31 @@ impl Contents {
     }
 
     /// Something is about to be written there.
-    pub(crate) fn mark(&self, slot: Slot, marks: u8) {
-        let stands = &self.0[slot.index()];
+    pub(crate) fn mark(&self, home: impl Into<Home>, marks: u8) {
+        let home = home.into();
+        let stands = self.0.get(home).unwrap_or_else(|| &self.0.open(home.database, |_| AtomicU8::new(0))[home.slot.index()]);
         // Looked at first: the line is shared by every thread that writes.
         if stands.load(Ordering::SeqCst) & marks != marks {
             stands.fetch_or(marks, Ordering::SeqCst);
         }
     }
 
+    /// Two places are about to exchange what they hold.
+    pub(crate) fn join(&self, one: Home, other: Home) {
+        let marks = [one, other].map(|home| self.0.get(home).map_or(0, |marks| marks.load(Ordering::SeqCst)));
+        self.mark(one, marks[1]);
+        self.mark(other, marks[0]);
+    }
+
     /// Nothing is there, and nobody writes there now.
-    pub(crate) fn clear(&self, slot: Slot) {
-        self.0[slot.index()].store(0, Ordering::SeqCst);
+    pub(crate) fn clear(&self, home: Home) {
+        if let Some(marks) = self.0.get(home) {
+            marks.store(0, Ordering::SeqCst);
+        }
     }
 
     /// Whether all of those marks stand.
-    pub(crate) fn may_hold(&self, slot: Slot, marks: u8) -> bool {
-        self.0[slot.index()].load(Ordering::SeqCst) & marks == marks
+    pub(crate) fn may_hold(&self, home: impl Into<Home>, marks: u8) -> bool {
+        self.0.get(home.into()).is_some_and(|stands| stands.load(Ordering::SeqCst) & marks == marks)
     }
 }

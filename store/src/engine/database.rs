@@ -132,13 +132,13 @@ impl Engine {
             rounds: FlushRounds::start(database.clone(), clock.clone(), identity.instance, options.wal, marker.round)?,
             reclaimer: Reclaimer::start(database.clone(), gate.clone(), readers.clone(), removable.clone(), &table, options.wal)?,
             versions: Versions::open(database.clone())?,
+            contents: Contents::load(&database, table.databases()),
             table,
             clock_floor_ms: AtomicU64::new(floor_ms),
             clock,
             removable,
             expiries: closed.map_or_else(Expiries::unknown, |closed| closed.expiries),
             stripes: Stripes::new(),
-            contents: Contents::load(&database),
             records: RecordCache::new(options.record_cache_bytes),
             feed: Feed::default(),
             committed: Committed::default(),
@@ -225,7 +225,7 @@ impl Engine {
 
     /// The generation that commands of that place use.
     pub fn live(&self, home: impl Into<Home>) -> Generation {
-        self.table.live(home.into().slot)
+        self.table.live(home)
     }
 
     /// Current sync policy.

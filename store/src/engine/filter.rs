@@ -122,7 +122,7 @@ impl Filter {
     fn verdict(&self, at: Prefix) -> Verdict {
         let Some(table) = self.removable.table.get() else { return Verdict::KeepAll };
         let Some((slot, generation)) = split_prefix(at) else { return Verdict::KeepAll };
-        let live = table.live(slot) == generation;
+        let live = table.database_of(slot, generation).is_some();
         match self.dead.contains(&at) {
             // A live generation is never declared dead. Should it ever be, its keys are worth more than their space.
             true if live => Verdict::KeepAll,
@@ -169,7 +169,8 @@ impl Drop for Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::slot_table::SlotRow;
+    use crate::engine::slot_table::{Rows, SlotRow};
+    use std::collections::BTreeMap;
 
     const SLOT: u16 = 7;
 
@@ -181,7 +182,7 @@ mod tests {
         let mut rows: Vec<SlotRow> = Slot::all().map(|_| SlotRow::first()).collect();
         let staged = staged.iter().map(|generation| Generation(*generation)).collect();
         rows[usize::from(SLOT)] = SlotRow { live: Generation(live), highest: Generation(9), staged };
-        Arc::new(SlotTable::new(rows))
+        Arc::new(SlotTable::new(Rows::new(BTreeMap::from([(0, rows)]))))
     }
 
     fn removes(removable: &Arc<Removable>, family: Family, key: &[u8], value: &[u8]) -> bool {

@@ -6,7 +6,7 @@ use rocksdb::WriteBatch;
 use sluice_topology::Slot;
 
 use super::{
-    EngineError, Generation,
+    EngineError, Generation, Home,
     contents::KEYS,
     database::Engine,
     families::Family,
@@ -21,12 +21,13 @@ impl Engine {
         slots: impl IntoIterator<Item = Slot>,
         records: impl FnOnce(&BTreeMap<Slot, Generation>) -> SystemBatch,
     ) -> Result<BTreeMap<Slot, Generation>, EngineError> {
-        self.change(slots.into_iter().map(|slot| (slot, Change::Stage)), records)
+        self.change(slots.into_iter().map(|slot| (slot.into(), Change::Stage)), records)
     }
 
     /// Makes staged generations live, together with `records`, in one durable write.
     pub fn activate(&self, staged: &BTreeMap<Slot, Generation>, records: SystemBatch) -> Result<(), EngineError> {
-        let fresh = self.change(staged.iter().map(|(slot, generation)| (*slot, Change::Activate(*generation))), |_| records)?;
+        let fresh =
+            self.change(staged.iter().map(|(slot, generation)| ((*slot).into(), Change::Activate(*generation))), |_| records)?;
         // What came with them is not known: it is looked for.
         fresh.keys().for_each(|slot| self.expiries().note(*slot, 0));
         self.reclaimer().activated(fresh.into_keys());
@@ -35,18 +36,78 @@ impl Engine {
 
     /// Gives staged generations up, together with `records`.
     pub fn abort(&self, staged: &BTreeMap<Slot, Generation>, records: SystemBatch) -> Result<(), EngineError> {
-        self.change(staged.iter().map(|(slot, generation)| (*slot, Change::Abort(*generation))), |_| records).map(drop)
+        self.change(staged.iter().map(|(slot, generation)| ((*slot).into(), Change::Abort(*generation))), |_| records).map(drop)
     }
 
     /// Drops all that those slots hold, together with `records`.
     pub fn drop_slots(&self, slots: impl IntoIterator<Item = Slot>, records: SystemBatch) -> Result<(), EngineError> {
-        self.change(slots.into_iter().map(|slot| (slot, Change::Drop)), |_| records).map(drop)
+        self.change(slots.into_iter().map(|slot| (slot.into(), Change::Drop)), |_| records).map(drop)
     }
 
-    /// Empties those slots as one change: no writer is inside while it happens, and none that `may` forbids. `may` is asked when
-    /// writers are out, inside the gate; false changes nothing. Only slots that hold keys are touched. Blocks the thread, which must
-    /// not be inside.
-    pub fn flush_slots(&self, slots: impl Iterator<Item = Slot>, may: impl FnOnce() -> bool) -> Result<bool, EngineError> {
+    /// Empties those slots of those databases as one change: no writer is inside while it happens, and none that `may` forbids. `may` is
+    /// asked when writers are out, inside the gate; false changes nothing. Only slots that hold keys are touched. Blocks the thread,
+    /// which must not be inside.
+    pub fn flush_slots(
+        &self,
+        databases: &[u8],
+        slots: impl Iterator<Item = Slot>,
+        may: impl FnOnce() -> bool,
+    ) -> Result<bool, EngineError> {
+        let homes = slots.flat_map(|slot| databases.iter().map(move |database| Home { database: *database, slot }));
+        self.exclusively(may, || {
+            let held = homes.filter(|home| self.contents().may_hold(*home, KEYS)).map(|home| (home, Change::Drop));
+            self.change(held, |_| SystemBatch::new()).map(drop)
+        })
+    }
+
+    /// Exchanges what two databases hold, as one change, like [`Engine::flush_slots`].
+    pub fn swap_databases(&self, one: u8, other: u8, may: impl FnOnce() -> bool) -> Result<bool, EngineError> {
+        self.open_database(one)?;
+        self.open_database(other)?;
+        self.exclusively(may, || {
+            if one == other {
+                return Ok(());
+            }
+            let mut rows = self.table().rows();
+            let (mut batch, mut system, mut changed) = (WriteBatch::default(), SystemBatch::new(), Vec::new());
+            for slot in Slot::all() {
+                let (left, right) = (Home { database: one, slot }, Home { database: other, slot });
+                let (mut a, mut b) = (rows.row(left), rows.row(right));
+                std::mem::swap(&mut a.live, &mut b.live);
+                for (home, row) in [(left, a), (right, b)] {
+                    system.put(SystemKind::SlotRow, &slot_row_key(home), row.encode());
+                    changed.push((home, row));
+                }
+                self.contents().join(left, right);
+            }
+            system.append_to(&mut batch, *self.database().family(Family::System));
+            self.database().write(batch, &durable())?;
+            self.table().publish(&mut rows, changed);
+            Ok(())
+        })
+    }
+
+    /// Gives a database its generations, unless it has them: one durable write in its life.
+    pub fn open_database(&self, database: u8) -> Result<(), EngineError> {
+        if self.table().rows().has(database) {
+            return Ok(());
+        }
+        self.admit_write(false)?;
+        let homes = Slot::all().map(|slot| Home { database, slot });
+        self.change(homes.map(|home| (home, Change::Open)), |_| SystemBatch::new()).map(drop)
+    }
+
+    /// The databases that were ever opened.
+    pub fn databases(&self) -> Vec<u8> {
+        self.table().databases().collect()
+    }
+
+    /// Does something while no writer is inside.
+    fn exclusively(
+        &self,
+        may: impl FnOnce() -> bool,
+        change: impl FnOnce() -> Result<(), EngineError>,
+    ) -> Result<bool, EngineError> {
         let _excluded = self.gate().exclude_writers();
         let _inside = self.enter();
         // On a full disk this is what gives space back: only the end of the process forbids it.
@@ -56,26 +117,31 @@ impl Engine {
         if !may() {
             return Ok(false);
         }
-        let held: Vec<Slot> = slots.filter(|slot| self.contents().may_hold(*slot, KEYS)).collect();
-        if !held.is_empty() {
-            self.drop_slots(held, SystemBatch::new())?;
-        }
+        change()?;
         Ok(true)
     }
 
     /// Applies changes: rows first on disk, then in sight; what died is handed to the reclaimer.
     fn change(
         &self,
-        changes: impl Iterator<Item = (Slot, Change)>,
+        changes: impl Iterator<Item = (Home, Change)>,
         records: impl FnOnce(&BTreeMap<Slot, Generation>) -> SystemBatch,
     ) -> Result<BTreeMap<Slot, Generation>, EngineError> {
         let mut rows = self.table().rows();
         let (mut batch, mut system) = (WriteBatch::default(), SystemBatch::new());
         let (mut changed, mut fresh, mut dead, mut emptied) = (Vec::new(), BTreeMap::new(), Vec::new(), BTreeSet::new());
-        for (slot, change) in changes {
-            let mut row = rows[slot.index()].clone();
+        let mut given: BTreeMap<Slot, Generation> = BTreeMap::new();
+        for (home, change) in changes {
+            let slot = home.slot;
+            let mut row = rows.row(home);
+            if change == Change::Open && rows.has(home.database) {
+                continue;
+            }
+            // Another database of this slot may have been given one a moment ago.
+            row.highest = row.highest.max(given.get(&slot).copied().unwrap_or(row.highest));
             let outcome = row.apply(slot, change)?;
-            system.put(SystemKind::SlotRow, &slot_row_key(slot), row.encode());
+            given.insert(slot, row.highest);
+            system.put(SystemKind::SlotRow, &slot_row_key(home), row.encode());
             if let Some(generation) = outcome.dead {
                 system.put(SystemKind::Dead, &dead_key(slot, generation), Vec::new());
                 dead.push((slot, generation));
@@ -83,25 +149,26 @@ impl Engine {
             fresh.extend(outcome.fresh.map(|generation| (slot, generation)));
             // The fresh live generation is empty; what is staged beside it would not be.
             if change == Change::Drop && row.staged.is_empty() {
-                emptied.insert(slot);
+                emptied.insert(home);
             }
-            changed.push((slot, row));
+            changed.push((home, row));
+        }
+        let own = records(&fresh);
+        if changed.is_empty() && own.is_empty() {
+            return Ok(fresh);
         }
         let family = *self.database().family(Family::System);
         system.append_to(&mut batch, family);
-        records(&fresh).append_to(&mut batch, family);
+        own.append_to(&mut batch, family);
         self.database().write(batch, &durable())?;
+        // Whoever follows the changes of a slot follows database 0.
         let live: Vec<(Slot, Generation)> = changed
             .iter()
-            .filter(|(slot, row)| row.live != rows[slot.index()].live)
-            .map(|(slot, row)| (*slot, row.live))
+            .filter(|(home, row)| home.database == 0 && row.live != rows.row(*home).live)
+            .map(|(home, row)| (home.slot, row.live))
             .collect();
-        for (slot, row) in changed {
-            if emptied.contains(&slot) {
-                self.contents().clear(slot);
-            }
-            self.table().publish(&mut rows, slot, row);
-        }
+        emptied.into_iter().for_each(|home| self.contents().clear(home));
+        self.table().publish(&mut rows, changed);
         self.feed().publish_generations(live.into_iter());
         drop(rows);
         self.reclaimer().add(dead);

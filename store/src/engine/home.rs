@@ -1,6 +1,6 @@
 //! Where keys and subkeys live.
 
-use std::ops::Bound;
+use std::{ops::Bound, sync::OnceLock};
 
 use sluice_topology::Slot;
 
@@ -19,6 +19,34 @@ impl From<Slot> for Home {
     /// The slot in database 0.
     fn from(slot: Slot) -> Self {
         Self { database: 0, slot }
+    }
+}
+
+/// Most databases there may be.
+pub const DATABASES_MAX: usize = 256;
+
+/// A cell for every slot of every database that is in use.
+pub(super) struct PerHome<T>(Box<[OnceLock<Box<[T]>>]>);
+
+impl<T> PerHome<T> {
+    /// None for any database.
+    pub(super) fn new() -> Self {
+        Self((0..DATABASES_MAX).map(|_| OnceLock::new()).collect())
+    }
+
+    /// Makes the cells of a database, unless they are there.
+    pub(super) fn open(&self, database: u8, cell: impl Fn(Slot) -> T) -> &[T] {
+        self.0[usize::from(database)].get_or_init(|| Slot::all().map(cell).collect())
+    }
+
+    /// The cell of a place; `None`: its database is not in use.
+    pub(super) fn get(&self, home: Home) -> Option<&T> {
+        Some(&self.0[usize::from(home.database)].get()?[home.slot.index()])
+    }
+
+    /// The databases that are in use.
+    pub(super) fn open_databases(&self) -> impl Iterator<Item = u8> {
+        (0..=u8::MAX).filter(|database| self.0[usize::from(*database)].get().is_some())
     }
 }
 

@@ -1,17 +1,16 @@
 //! Who a database is: its node id and instance id, made together with its slot table in one durable write.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::{collections::BTreeMap, fs::File, io::Read as _};
 
 use sluice_topology::{InstanceId, NodeId, Slot};
 
 use super::{
-    EngineError,
+    EngineError, Home,
     families::Family,
     raw::Database,
     sealed::{Opened, Seal},
-    slot_table::SlotRow,
-    system::{self, SystemBatch, SystemKind, slot_row_key},
+    slot_table::{Rows, SlotRow},
+    system::{self, SystemBatch, SystemKind, slot_row_key, split_slot_row_key},
     versions,
 };
 
@@ -41,7 +40,7 @@ impl Identity {
 }
 
 /// Reads identity and slot table; makes them when the database is new. The flag says whether it was.
-pub(crate) fn load_or_create(database: &Database) -> Result<(Identity, Vec<SlotRow>, bool), EngineError> {
+pub(crate) fn load_or_create(database: &Database) -> Result<(Identity, Rows, bool), EngineError> {
     match system::read_one(database, SystemKind::Identity, b"")? {
         Some(bytes) => Ok((Identity::decode(&bytes)?, load_rows(database)?, false)),
         None => {
@@ -59,24 +58,30 @@ pub(crate) fn load_or_create(database: &Database) -> Result<(Identity, Vec<SlotR
     }
 }
 
-fn load_rows(database: &Database) -> Result<Vec<SlotRow>, EngineError> {
+/// Rows come by database and slot. Database 0 is always there; of every other there are all rows or none.
+fn load_rows(database: &Database) -> Result<Rows, EngineError> {
     let stored = system::read_all(database, SystemKind::SlotRow)?;
-    let mut stored = stored.into_iter().peekable();
-    let mut rows = Vec::with_capacity(Slot::all().len());
-    for slot in Slot::all() {
-        let key = slot_row_key(slot);
-        let (_, bytes) = stored
-            .next_if(|(found, _)| *found == key)
-            .ok_or_else(|| EngineError::Damaged(format!("the slot table lacks the row of slot {slot}")))?;
+    let mut databases: BTreeMap<u8, Vec<SlotRow>> = BTreeMap::from([(0, Vec::new())]);
+    for (key, bytes) in stored {
+        let no_slot = || EngineError::Damaged("the slot table has a row that belongs to no slot".into());
+        let Home { database, slot } = split_slot_row_key(&key).ok_or_else(no_slot)?;
+        let rows = databases.entry(database).or_default();
+        if rows.len() != slot.index() {
+            return Err(lacking(database, rows.len()));
+        }
         rows.push(SlotRow::decode(slot, &bytes)?);
     }
-    match stored.next() {
-        None => Ok(rows),
-        Some(_) => Err(EngineError::Damaged("the slot table has a row that belongs to no slot".into())),
+    match databases.iter().find(|(_, rows)| rows.len() < Slot::all().len()) {
+        None => Ok(Rows::new(databases)),
+        Some((database, rows)) => Err(lacking(*database, rows.len())),
     }
 }
 
-fn create(database: &Database) -> Result<(Identity, Vec<SlotRow>), EngineError> {
+fn lacking(database: u8, slot: usize) -> EngineError {
+    EngineError::Damaged(format!("the slot table lacks the row of slot {slot} in database {database}"))
+}
+
+fn create(database: &Database) -> Result<(Identity, Rows), EngineError> {
     let mut random = [0; NodeId::LEN + InstanceId::LEN];
     File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut random))
@@ -89,10 +94,10 @@ fn create(database: &Database) -> Result<(Identity, Vec<SlotRow>), EngineError> 
     batch.append(versions::record(1));
     let rows: Vec<SlotRow> = Slot::all().map(|_| SlotRow::first()).collect();
     for (slot, row) in Slot::all().zip(&rows) {
-        batch.put(SystemKind::SlotRow, &slot_row_key(slot), row.encode());
+        batch.put(SystemKind::SlotRow, &slot_row_key(slot.into()), row.encode());
     }
     system::write(database, batch)?;
-    Ok((identity, rows))
+    Ok((identity, Rows::new(BTreeMap::from([(0, rows)]))))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use rocksdb::ReadOptions;
 use sluice_topology::Slot;
 
 use super::{
-    EngineError, Record,
+    EngineError, Home, Record,
     contents::COLLECTIONS,
     database::Engine,
     families::Family,
@@ -36,11 +36,12 @@ impl Engine {
     /// Calls `each` for the keys of a slot, in order, from the first one after `after`; until `each` breaks or the slot ends.
     pub fn scan_slot(
         &self,
-        slot: Slot,
+        home: impl Into<Home>,
         after: Option<&[u8]>,
         mut each: impl FnMut(StoredKey<'_>) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
-        let live = self.live(slot);
+        let home = home.into();
+        let (slot, live) = (home.slot, self.live(home));
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(prefix_end(slot, live).to_vec());
         options.fill_cache(false);
@@ -62,14 +63,15 @@ impl Engine {
         Ok(iterator.status()?)
     }
 
-    /// The first slot from `from` on that holds a record, expired or not: one seek a non-empty slot, however many are empty.
-    pub fn next_held_slot(&self, from: Slot) -> Result<Option<Slot>, EngineError> {
+    /// The first slot from `from` on that holds a record in a database, expired or not: one seek a slot that is not empty.
+    pub fn next_held_slot(&self, database: u8, from: Slot) -> Result<Option<Slot>, EngineError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mut iterator = self.database().db().raw_iterator_cf_opt(self.database().family(Family::Meta), options);
+        let live = |slot| self.live(Home { database, slot });
         let mut slot = from;
         loop {
-            iterator.seek(prefix(slot, self.live(slot)));
+            iterator.seek(prefix(slot, live(slot)));
             let Some(key) = iterator.key() else {
                 iterator.status()?;
                 return Ok(None);
@@ -77,11 +79,11 @@ impl Engine {
             let Some(found) = key.first_chunk::<2>().and_then(|bytes| Slot::new(u16::from_be_bytes(*bytes))) else {
                 return Ok(None);
             };
-            if key.starts_with(&prefix(found, self.live(found))) {
+            if key.starts_with(&prefix(found, live(found))) {
                 return Ok(Some(found));
             }
             // A staged or dead generation: if it is below the live one, look there, else go on to the next slot.
-            if found > slot && key < prefix(found, self.live(found)).as_slice() {
+            if found > slot && key < prefix(found, live(found)).as_slice() {
                 slot = found;
             } else {
                 match Slot::new(found.get() + 1) {
@@ -93,9 +95,10 @@ impl Engine {
     }
 
     /// Counts what a slot holds. Costs a scan of its keys.
-    pub fn slot_usage(&self, slot: Slot, now_ms: u64) -> Result<SlotUsage, EngineError> {
+    pub fn slot_usage(&self, home: impl Into<Home>, now_ms: u64) -> Result<SlotUsage, EngineError> {
+        let home = home.into();
         let mut usage = SlotUsage::default();
-        self.scan_slot(slot, None, |entry| {
+        self.scan_slot(home, None, |entry| {
             if !entry.record.is_expired(now_ms) {
                 usage.keys += 1;
                 usage.expiring += u64::from(entry.record.expires_at_ms.is_some());
@@ -103,15 +106,15 @@ impl Engine {
             }
             ControlFlow::Continue(())
         })?;
-        if self.contents().may_hold(slot, COLLECTIONS) {
-            usage.bytes += self.subkey_bytes(slot)?;
+        if self.contents().may_hold(home, COLLECTIONS) {
+            usage.bytes += self.subkey_bytes(home)?;
         }
         Ok(usage)
     }
 
     /// Bytes of subkeys and their values, those of collections included that are gone and not yet worked off.
-    fn subkey_bytes(&self, slot: Slot) -> Result<u64, EngineError> {
-        let (live, mut bytes) = (self.live(slot), 0);
+    fn subkey_bytes(&self, home: Home) -> Result<u64, EngineError> {
+        let (slot, live, mut bytes) = (home.slot, self.live(home), 0);
         for family in [Family::Data, Family::Score, Family::Stream] {
             let mut options = ReadOptions::default();
             options.set_iterate_upper_bound(prefix_end(slot, live).to_vec());

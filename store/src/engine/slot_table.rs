@@ -1,16 +1,21 @@
-//! The slot table: for every slot its live generation, the highest it ever had, and those being staged.
+//! The slot table: for every slot of every database its live generation, the highest it ever had, and those being staged.
 //!
-//! A row is kept for ever; a missing or damaged row refuses to start; generations only rise.
+//! A row is kept for ever; a missing or damaged row refuses to start; generations only rise. Databases share the generations of a slot, so
+//! that a generation belongs to one database; what is staged is of database 0. A database but 0 has rows once it was opened, all of them.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use sluice_topology::{SLOT_COUNT, Slot};
 
 use super::{
-    EngineError, Generation,
+    EngineError, Generation, Home,
+    home::PerHome,
     sealed::{Opened, Seal},
 };
 
@@ -36,6 +41,8 @@ pub(crate) enum Change {
     Abort(Generation),
     /// Make an empty generation the live one; the one that was live is dead.
     Drop,
+    /// Make an empty generation the live one of a database that had none.
+    Open,
 }
 
 /// What a change did.
@@ -82,6 +89,10 @@ impl SlotRow {
                 let dead = std::mem::replace(&mut self.live, fresh);
                 Ok(Changed { fresh: Some(fresh), dead: Some(dead) })
             }
+            Change::Open => {
+                self.live = self.raise(slot)?;
+                Ok(Changed { fresh: Some(self.live), dead: None })
+            }
         }
     }
 
@@ -108,44 +119,99 @@ impl SlotRow {
     }
 }
 
+/// The rows, for whoever changes them.
+pub(crate) struct Rows {
+    databases: BTreeMap<u8, Vec<SlotRow>>,
+    /// The highest generation of each slot, in whatever database.
+    highest: Vec<Generation>,
+}
+
+impl Rows {
+    /// Those of database 0, and whatever others have.
+    pub(crate) fn new(databases: BTreeMap<u8, Vec<SlotRow>>) -> Self {
+        debug_assert!(databases.values().all(|rows| rows.len() == usize::from(SLOT_COUNT)));
+        let highest = |slot: Slot| databases.values().map(|rows| rows[slot.index()].highest).max();
+        let highest = Slot::all().map(|slot| highest(slot).unwrap_or(Generation::FIRST)).collect();
+        Self { databases, highest }
+    }
+
+    /// A copy of a row, to be changed: it goes on above what any database of the slot ever had.
+    pub(crate) fn row(&self, home: Home) -> SlotRow {
+        let highest = self.highest[home.slot.index()];
+        match self.databases.get(&home.database) {
+            Some(rows) => SlotRow { highest, ..rows[home.slot.index()].clone() },
+            None => SlotRow { live: Generation(0), highest, staged: Vec::new() },
+        }
+    }
+
+    /// Whether a database has rows.
+    pub(crate) fn has(&self, database: u8) -> bool {
+        self.databases.contains_key(&database)
+    }
+
+    fn find(&self, slot: Slot, is: impl Fn(&SlotRow) -> bool) -> bool {
+        self.databases.values().any(|rows| is(&rows[slot.index()]))
+    }
+}
+
 /// The table in memory. Commands read live generations without a lock; changes are made one at a time, disk first.
 pub(crate) struct SlotTable {
-    live: Box<[AtomicU32]>,
-    rows: Mutex<Vec<SlotRow>>,
+    live: PerHome<AtomicU32>,
+    rows: Mutex<Rows>,
 }
 
 impl SlotTable {
-    pub(crate) fn new(rows: Vec<SlotRow>) -> Self {
-        debug_assert_eq!(rows.len(), usize::from(SLOT_COUNT));
-        Self { live: rows.iter().map(|row| AtomicU32::new(row.live.0)).collect(), rows: Mutex::new(rows) }
+    pub(crate) fn new(rows: Rows) -> Self {
+        let live = PerHome::new();
+        for (database, rows) in &rows.databases {
+            live.open(*database, |slot| AtomicU32::new(rows[slot.index()].live.0));
+        }
+        Self { live, rows: Mutex::new(rows) }
     }
 
-    /// The generation commands of that slot use.
-    pub(crate) fn live(&self, slot: Slot) -> Generation {
-        Generation(self.live[slot.index()].load(Ordering::SeqCst))
+    /// The generation commands of that place use; 0, in which nothing ever is, in a database that was never opened.
+    pub(crate) fn live(&self, home: impl Into<Home>) -> Generation {
+        Generation(self.live.get(home.into()).map_or(0, |live| live.load(Ordering::SeqCst)))
+    }
+
+    /// The databases that were ever opened.
+    pub(crate) fn databases(&self) -> impl Iterator<Item = u8> {
+        self.live.open_databases()
+    }
+
+    /// The database in which a generation is the live one.
+    pub(crate) fn database_of(&self, slot: Slot, generation: Generation) -> Option<u8> {
+        self.databases().find(|database| self.live(Home { database: *database, slot }) == generation)
     }
 
     /// Whether the generation is live or staged.
     pub(crate) fn in_use(&self, slot: Slot, generation: Generation) -> bool {
-        let rows = self.rows();
-        let row = &rows[slot.index()];
-        row.live == generation || row.staged.contains(&generation)
+        self.rows().find(slot, |row| row.live == generation || row.staged.contains(&generation))
     }
 
     /// Whether the generation is staged.
     pub(crate) fn is_staged(&self, slot: Slot, generation: Generation) -> bool {
-        self.rows()[slot.index()].staged.contains(&generation)
+        self.rows().find(slot, |row| row.staged.contains(&generation))
     }
 
     /// Takes the table for a change.
-    pub(crate) fn rows(&self) -> MutexGuard<'_, Vec<SlotRow>> {
+    pub(crate) fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows a row that is already on disk to commands.
-    pub(crate) fn publish(&self, rows: &mut MutexGuard<'_, Vec<SlotRow>>, slot: Slot, row: SlotRow) {
-        self.live[slot.index()].store(row.live.0, Ordering::SeqCst);
-        rows[slot.index()] = row;
+    /// Shows rows that are already on disk to commands; a database that is new comes whole.
+    pub(crate) fn publish(&self, rows: &mut MutexGuard<'_, Rows>, changed: Vec<(Home, SlotRow)>) {
+        for (home, row) in changed {
+            let highest = &mut rows.highest[home.slot.index()];
+            *highest = row.highest.max(*highest);
+            let empty =
+                || Slot::all().map(|_| SlotRow { live: Generation(0), highest: Generation(0), staged: Vec::new() }).collect();
+            self.live.open(home.database, |_| AtomicU32::new(0));
+            if let Some(live) = self.live.get(home) {
+                live.store(row.live.0, Ordering::SeqCst);
+            }
+            rows.databases.entry(home.database).or_insert_with(empty)[home.slot.index()] = row;
+        }
     }
 }
 

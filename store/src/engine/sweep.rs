@@ -15,7 +15,7 @@ use std::{
 
 use sluice_topology::{SLOT_COUNT, Slot};
 
-use super::{EngineError, MayWrite, Writer, database::Engine, worker::Worker};
+use super::{EngineError, Home, MayWrite, Writer, database::Engine, worker::Worker};
 
 /// Keys looked at inside the gate at once.
 const PAGE_KEYS: u64 = 512;
@@ -198,13 +198,24 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
 
     /// Deletes what has expired in a slot and notes when the next of it will; returns how long to leave it alone.
     fn slot(&self, slot: Slot) -> Result<u64, Unfinished> {
+        let (mut keys, mut expired) = (0, 0);
+        for database in self.engine.databases() {
+            let (of_it, of_them) = self.place(Home { database, slot })?;
+            keys += of_it;
+            expired += of_them;
+        }
+        Ok(slot_rest_ms(keys, expired))
+    }
+
+    /// The same in one database; returns how many keys it looked at, and how many of them had expired.
+    fn place(&self, home: Home) -> Result<(u64, u64), Unfinished> {
         let (mut after, mut keys, mut expired) = (None, 0, 0);
         loop {
             let started = Instant::now();
-            let page = self.page(slot, after.as_deref())?;
+            let page = self.page(home, after.as_deref())?;
             keys += page.keys;
             for some in page.expired.chunks(COMMIT_KEYS) {
-                expired += self.delete(slot, some)?;
+                expired += self.delete(home, some)?;
             }
             self.shared.looked_at.fetch_add(page.keys, Ordering::Relaxed);
             if page.keys > 0 && !self.pause(self.pace().rest(page.keys, page.bytes).saturating_sub(started.elapsed())) {
@@ -212,21 +223,21 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
             }
             match page.last {
                 Some(last) => after = Some(last),
-                None => return Ok(slot_rest_ms(keys, expired)),
+                None => return Ok((keys, expired)),
             }
         }
     }
 
-    fn page(&self, slot: Slot, after: Option<&[u8]>) -> Result<Page, Unfinished> {
+    fn page(&self, home: Home, after: Option<&[u8]>) -> Result<Page, Unfinished> {
         let _inside = self.engine.enter();
-        self.permitted(slot)?;
+        self.permitted(home.slot)?;
         let (now_ms, mut page) = (self.engine.now_ms(), Page::default());
-        self.engine.scan_slot(slot, after, |entry| {
+        self.engine.scan_slot(home, after, |entry| {
             page.keys += 1;
             page.bytes += (entry.key.len() + entry.record.value.len()) as u64;
             match entry.record.expires_at_ms {
                 Some(_) if entry.record.is_expired(now_ms) => page.expired.push(entry.key.to_vec()),
-                Some(at_ms) => self.engine.expiries().note(slot, at_ms),
+                Some(at_ms) => self.engine.expiries().note(home.slot, at_ms),
                 None => {}
             }
             if page.keys < PAGE_KEYS {
@@ -239,12 +250,12 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
     }
 
     /// Deletes those of the keys that are there and have expired; returns how many.
-    fn delete(&self, slot: Slot, keys: &[Vec<u8>]) -> Result<u64, Unfinished> {
-        let named = || keys.iter().map(|key| (slot, key.as_slice()));
+    fn delete(&self, home: Home, keys: &[Vec<u8>]) -> Result<u64, Unfinished> {
+        let named = || keys.iter().map(|key| (home.slot, key.as_slice()));
         let mut writer = Writer::new(self.engine.clone());
         loop {
             writer.enter();
-            self.permitted(slot)?;
+            self.permitted(home.slot)?;
             if writer.try_claim(named(), true)? {
                 break;
             }
@@ -253,12 +264,12 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
             writer.claim(named());
         }
         let (now_ms, mut count) = (self.engine.now_ms(), 0);
-        for (slot, key) in named() {
-            let Some(stored) = self.engine.get(slot, key)? else { continue };
+        for (_, key) in named() {
+            let Some(stored) = self.engine.get(home, key)? else { continue };
             let record = stored.record()?;
             if record.is_expired(now_ms) {
                 let discarded = record.discarded().map_err(|error| EngineError::Damaged(error.to_string()))?;
-                writer.delete(slot, key, discarded);
+                writer.delete(home, key, discarded);
                 writer.count_expired();
                 count += 1;
             }

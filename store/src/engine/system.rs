@@ -5,7 +5,7 @@ use sluice_topology::Slot;
 use rocksdb::{WriteBatch, WriteOptions};
 
 use super::{
-    EngineError, Generation,
+    EngineError, Generation, Home,
     database::Engine,
     families::Family,
     raw::{Database, Handle},
@@ -62,6 +62,11 @@ impl SystemBatch {
         self.0.push((system_key(kind, key), None));
     }
 
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds another one's writes behind its own.
     pub(super) fn append(&mut self, other: Self) {
         self.0.extend(other.0);
@@ -84,15 +89,21 @@ fn system_key(kind: SystemKind, key: &[u8]) -> Vec<u8> {
     full
 }
 
-/// The key of a slot's row. There is one database so far, number 0.
-pub(super) fn slot_row_key(slot: Slot) -> Vec<u8> {
-    let [a, b] = slot.get().to_be_bytes();
-    vec![0, a, b]
+/// The key of a slot's row in a database.
+pub(super) fn slot_row_key(home: Home) -> Vec<u8> {
+    let [a, b] = home.slot.get().to_be_bytes();
+    vec![home.database, a, b]
 }
 
-/// The key of a dead generation.
+/// The place that such a key names.
+pub(super) fn split_slot_row_key(key: &[u8]) -> Option<Home> {
+    let [database, a, b] = key.try_into().ok()?;
+    Some(Home { database, slot: Slot::new(u16::from_be_bytes([a, b]))? })
+}
+
+/// The key of a dead generation: of whatever database it was, no other of its slot has had it.
 pub(super) fn dead_key(slot: Slot, generation: Generation) -> Vec<u8> {
-    let mut key = slot_row_key(slot);
+    let mut key = slot_row_key(slot.into());
     key.extend_from_slice(&generation.0.to_be_bytes());
     key
 }
@@ -173,7 +184,7 @@ mod tests {
             let (slot, generation) = (Slot::new(slot).unwrap(), Generation(generation));
             let key = dead_key(slot, generation);
             prop_assert_eq!(split_dead_key(&key).unwrap(), (slot, generation));
-            prop_assert!(key.starts_with(&slot_row_key(slot)));
+            prop_assert!(key.starts_with(&slot_row_key(slot.into())));
             prop_assert!(split_dead_key(&key[..6]).is_err());
             prop_assert!(split_dead_key(&[&key[..], b"x"].concat()).is_err());
         }

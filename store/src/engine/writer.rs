@@ -149,7 +149,7 @@ impl Writer {
 
     /// Whether the key may hold a collection, so that whoever replaces it has to look: false is certain.
     pub fn may_replace_collection(&self, home: Home) -> bool {
-        self.engine.contents().may_hold(home.slot, COLLECTIONS)
+        self.engine.contents().may_hold(home, COLLECTIONS)
     }
 
     /// What was gathered for a subkey: its value.
@@ -185,7 +185,7 @@ impl Writer {
         let home = home.into();
         let slot = home.slot;
         debug_assert!(self.holds(slot, key));
-        self.engine.contents().mark(slot, KEYS);
+        self.engine.contents().mark(home, KEYS);
         if let Some(at_ms) = record.expires_at_ms {
             self.engine.expiries().note(slot, at_ms);
         }
@@ -210,7 +210,7 @@ impl Writer {
     /// A subkey of a collection gets this value. The collection's own record is the caller's to write.
     pub fn put_subkey(&mut self, space: Subspace, subkey: &[u8], value: &[u8]) {
         // Before the batch is applied: a plain SET that comes after it has to look for what it replaces.
-        self.engine.contents().mark(space.home.slot, COLLECTIONS);
+        self.engine.contents().mark(space.home, COLLECTIONS);
         self.subkeys = true;
         self.batch.put(space.family.family(), &[&self.subkey_prefix(space), subkey], &[value]);
     }

@@ -1,13 +1,11 @@
 //! Keys whatever they hold: existence, expiry, deletion; and the one way in which a single key is changed.
 
-use std::{borrow::Cow, cell::RefCell, ops::ControlFlow};
+use std::{borrow::Cow, cell::RefCell};
 
 use sluice_topology::Slot;
 
 use super::prefetch::Prefetch;
-use crate::engine::{
-    Collection, Discarded, Engine, EngineError, Gathered, Home, Kind, Record, Span, Stored, Subkeys, Subspace, Writer,
-};
+use crate::engine::{Discarded, Engine, EngineError, Gathered, Home, Kind, Record, Stored, Writer};
 
 /// Why an operation on a key is refused. The texts are Redis' own.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +93,12 @@ impl<'e> Keyspace<'e> {
     /// The keys of a database as of that time, Unix milliseconds. Changes are gathered by the writer.
     pub fn new(engine: &'e Engine, writer: &'e RefCell<Writer>, database: u8, now_ms: u64) -> Self {
         Self { engine, writer, prefetch: None, database, now_ms }
+    }
+
+    /// Those of another database.
+    #[must_use]
+    pub fn in_database(self, database: u8) -> Self {
+        Self { database, ..self }
     }
 
     /// Where a key lives.
@@ -188,54 +192,6 @@ impl<'e> Keyspace<'e> {
         Ok(count)
     }
 
-    /// RENAME: gives what a key holds another name, with its expiry; what had that name is gone. `None` when there is no such key; with
-    /// `if_free`, false when the name is taken. Inside a slot no subkey is touched; into another slot each is copied.
-    pub fn rename(&self, from: &[u8], to: &[u8], if_free: bool) -> Result<Option<bool>, TypeError> {
-        let Some(stored) = self.live(from)? else { return Ok(None) };
-        let record = stored.record()?;
-        let (from_home, to_home) = (self.home(from), self.home(to));
-        let there = self.stored(to_home, to)?;
-        let taken = there.as_ref().map(Stored::record).transpose()?;
-        if if_free && (from == to || taken.is_some_and(|taken| !taken.is_expired(self.now_ms))) {
-            return Ok(Some(false));
-        }
-        if from == to {
-            return Ok(Some(true));
-        }
-        let replaced = taken.map(|taken| discarded(&taken)).transpose()?.flatten();
-        let collection = record.collection().map_err(|error| EngineError::Damaged(error.to_string()))?;
-        match collection.filter(|_| from_home != to_home) {
-            None => {
-                let mut writer = self.writer.borrow_mut();
-                writer.put(to_home, to, &record, replaced);
-                writer.delete(from_home, from, None);
-            }
-            Some(collection) => {
-                let body = self.copy_subkeys(from_home, to_home, collection, record.extra())?;
-                let mut writer = self.writer.borrow_mut();
-                writer.put(to_home, to, &Record { value: &body, ..record }, replaced);
-                writer.delete(from_home, from, discarded(&record)?);
-            }
-        }
-        Ok(Some(true))
-    }
-
-    /// Copies a collection's subkeys to another place, under a new version; returns the body of its record there. Costs a read and a write a
-    /// subkey.
-    pub(super) fn copy_subkeys(&self, from: Home, to: Home, collection: Collection, extra: &[u8]) -> Result<Vec<u8>, TypeError> {
-        let copy = Collection { version: self.engine.next_version()?, ..collection };
-        for family in Subkeys::ALL {
-            let space = Subspace { home: from, version: collection.version, family };
-            let overlay = self.writer.borrow().overlay(space, &Span::ALL);
-            let there = Subspace { home: to, version: copy.version, family };
-            self.engine.scan_subkeys(space, Span::ALL, &overlay, |subkey, value| {
-                self.writer.borrow_mut().put_subkey(there, subkey, value);
-                ControlFlow::Continue(())
-            })?;
-        }
-        Ok([&copy.encode()[..], extra].concat())
-    }
-
     /// When a key expires: `None` when there is no such key, `Some(None)` when it never does. One point read.
     pub fn expires_at_ms(&self, key: &[u8]) -> Result<Option<Option<u64>>, TypeError> {
         match self.live(key)? {
@@ -302,6 +258,6 @@ impl<'e> Keyspace<'e> {
 }
 
 /// What is to be reclaimed when the record goes, expired or not.
-fn discarded(record: &Record<'_>) -> Result<Option<Discarded>, EngineError> {
+pub(super) fn discarded(record: &Record<'_>) -> Result<Option<Discarded>, EngineError> {
     record.discarded().map_err(|error| EngineError::Damaged(error.to_string()))
 }

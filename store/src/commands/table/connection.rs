@@ -1,7 +1,7 @@
 //! The connection.
 
 use super::{CONNECTION, NO_KEYS, OPEN};
-use crate::commands::client;
+use crate::commands::{client, databases};
 
 commands! {
     "connection";
@@ -11,6 +11,6 @@ commands! {
     "hello"       -1 OPEN  NO_KEYS "6.0.0" "O(1)" Now(client::hello) "Chooses RESP2 or RESP3, with AUTH and SETNAME.";
     "quit"        -1 OPEN  NO_KEYS "1.0.0" "O(1)" Now(client::quit) "Closes the connection.";
     "reset"        1 OPEN  NO_KEYS "6.2.0" "O(1)" Now(client::reset) "Puts the connection back to its beginning.";
-    "select"       2 CONNECTION NO_KEYS "1.0.0" "O(1)" Now(client::select) "Chooses the database; there is number 0.";
+    "select"       2 CONNECTION NO_KEYS "1.0.0" "O(1)" Now(databases::select) "Chooses the database; in cluster mode there is number 0.";
     "client"      -2 CONNECTION NO_KEYS "2.4.0" "O(1)" Now(client::client) "ID, SETNAME, GETNAME, SETINFO.";
 }

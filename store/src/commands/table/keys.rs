@@ -1,7 +1,7 @@
 //! Keys whatever they hold.
 
 use super::{ALL, BOTH, FREES, NO_KEYS, ONE, READ, SLOW_FREES, SLOW_READ, SLOW_WRITE, WRITE};
-use crate::commands::{keys, scan};
+use crate::commands::{databases, keys, scan};
 
 commands! {
     "generic";
@@ -9,6 +9,8 @@ commands! {
     "unlink"      -2 FREES ALL   "4.0.0"  "O(N) of the keys" Now(keys::del) "Deletes keys; the same as DEL here, whose cost never depends on the value.";
     "rename"       3 SLOW_WRITE BOTH "1.0.0" "O(1) inside a slot, O(N) of the subkeys into another" Now(keys::rename) "Gives a key another name.";
     "renamenx"     3 SLOW_WRITE BOTH "1.0.0" "O(1) inside a slot, O(N) of the subkeys into another" Now(keys::renamenx) "Gives a key another name if that is free.";
+    "copy"        -3 SLOW_WRITE BOTH "6.2.0" "O(N) of the subkeys" Now(databases::copy) "Copies a key, with DB and REPLACE.";
+    "move"         3 SLOW_WRITE ONE "1.0.0" "O(N) of the subkeys" Now(databases::move_key) "Takes a key to another database.";
     "exists"      -2 READ  ALL   "1.0.0"  "O(N) of the keys" Now(keys::exists) "How many of the keys exist.";
     "type"         2 READ  ONE   "1.0.0"  "O(1)" Now(keys::kind) "The type of a key.";
     "expire"      -3 WRITE ONE   "1.0.0"  "O(1)" Now(keys::expire) "Expires a key after seconds, with NX, XX, GT, LT.";
@@ -20,5 +22,5 @@ commands! {
     "expiretime"   2 READ  ONE   "7.0.0"  "O(1)" Now(keys::expiretime) "Unix time in seconds at which a key expires.";
     "pexpiretime"  2 READ  ONE   "7.0.0"  "O(1)" Now(keys::pexpiretime) "Unix time in milliseconds at which a key expires.";
     "persist"      2 WRITE ONE   "2.2.0"  "O(1)" Now(keys::persist) "Lets a key live for ever.";
-    "scan"        -2 SLOW_READ NO_KEYS "2.8.0" "O(COUNT) a call" Later(scan::scan) "Iterates over the keys, with MATCH, COUNT, TYPE.";
+    "scan"        -2 SLOW_READ NO_KEYS "2.8.0" "O(COUNT) a call" LaterIn(scan::scan) "Iterates over the keys, with MATCH, COUNT, TYPE.";
 }

@@ -1,13 +1,14 @@
 //! The server.
 
 use super::{ADMIN, CONNECTION, NO_KEYS, NONE, SLOW_READ, SLOW_WRITE};
-use crate::commands::{config, flush, info, persistence, scan, server};
+use crate::commands::{config, databases, flush, info, persistence, scan, server};
 
 commands! {
     "server";
-    "dbsize"       1 SLOW_READ NO_KEYS "1.0.0" "O(N) of the keys" Later(scan::dbsize) "How many keys there are, counted.";
-    "flushdb"     -1 SLOW_WRITE NO_KEYS "1.0.0" "O(N) of the slots that hold keys" Later(server::flushdb) "Deletes every key.";
-    "flushall"    -1 SLOW_WRITE NO_KEYS "1.0.0" "O(N) of the slots that hold keys" Later(server::flushdb) "Deletes every key.";
+    "dbsize"       1 SLOW_READ NO_KEYS "1.0.0" "O(N) of the keys" LaterIn(scan::dbsize) "How many keys there are, counted.";
+    "swapdb"       3 SLOW_WRITE NO_KEYS "4.0.0" "O(1)" LaterIn(databases::swapdb) "Exchanges what two databases hold.";
+    "flushdb"     -1 SLOW_WRITE NO_KEYS "1.0.0" "O(N) of the slots that hold keys" LaterIn(server::flushdb) "Deletes every key of the database.";
+    "flushall"    -1 SLOW_WRITE NO_KEYS "1.0.0" "O(N) of the slots that hold keys" LaterIn(server::flushall) "Deletes every key of every database.";
     "command"     -1 NONE  NO_KEYS "2.8.13" "O(N) of the commands" Now(server::command) "The table of commands: COUNT, INFO, DOCS, GETKEYS, LIST.";
     "config"      -2 ADMIN NO_KEYS "2.0.0" "O(N) of the settings" Later(config::config) "GET and SET of settings, several at once; RESETSTAT; REWRITE of the file.";
     "info"        -1 NONE  NO_KEYS "1.0.0" "O(1)" Now(info::info) "The server's account of itself.";

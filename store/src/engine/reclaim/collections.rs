@@ -18,7 +18,7 @@ use sluice_topology::Slot;
 
 use super::{BATCH_PAUSE, ERROR_PAUSE};
 use crate::engine::{
-    EngineError, Generation, Kind,
+    EngineError, Generation, Home, Kind,
     families::Family,
     gate::Gate,
     layout::{reclaim_key, split_reclaim_key, subkey_prefix},
@@ -315,13 +315,15 @@ impl Shared {
             if found.len() >= FOUND_MAX || self.stopped() {
                 return Ok((found, Some(slot)));
             }
-            let generation = self.table.live(slot);
-            iterator.seek(reclaim_key(slot, generation, 0));
-            while let Some(version) = iterator.key().and_then(|key| split_reclaim_key(key, slot, generation)) {
-                found.push(Discarded { slot, generation, version });
-                iterator.next();
+            for database in self.table.databases() {
+                let generation = self.table.live(Home { database, slot });
+                iterator.seek(reclaim_key(slot, generation, 0));
+                while let Some(version) = iterator.key().and_then(|key| split_reclaim_key(key, slot, generation)) {
+                    found.push(Discarded { slot, generation, version });
+                    iterator.next();
+                }
+                iterator.status()?;
             }
-            iterator.status()?;
             // The next slot that holds any subkey at all.
             let behind = Slot::new(slot.get() + 1);
             let reached = iterator.key().and_then(|key| Slot::new(u16::from_be_bytes(*key.first_chunk::<2>()?)));
@@ -398,7 +400,7 @@ impl Shared {
     ) -> Result<Option<Outcome>, EngineError> {
         self.pace(batch.len());
         let _inside = self.gate.enter();
-        if self.table.live(slot) != generation {
+        if self.table.database_of(slot, generation).is_none() {
             // It has died, and its subkeys go with it.
             return Ok(Some(Outcome::Done));
         }
