@@ -13,6 +13,7 @@ mod hashes;
 mod info;
 mod keys;
 mod listing;
+mod lists;
 mod persistence;
 mod run;
 mod scan;

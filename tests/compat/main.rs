@@ -9,4 +9,5 @@ mod family;
 mod hashes;
 mod hostile;
 mod kvrocks;
+mod lists;
 mod reference;

@@ -129,6 +129,10 @@ pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
     let (mark, gathered, told) = (cx.reply.mark(), cx.writer.borrow().gathered(), cx.outbox.borrow().len());
     match try_run(cx, request) {
         Ok(step) => {
+            if cx.reply.overflowed() {
+                // An error changes nothing.
+                cx.writer.borrow_mut().truncate(gathered);
+            }
             check_length(cx.node, cx.reply, mark);
             step
         }

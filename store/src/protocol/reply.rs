@@ -120,6 +120,14 @@ impl<'a> ReplyWriter<'a> {
         }
     }
 
+    /// No array.
+    pub fn null_array(&mut self) {
+        match self.version {
+            Version::Resp2 => self.out.extend_from_slice(b"*-1\r\n"),
+            Version::Resp3 => self.null(),
+        }
+    }
+
     /// The header of an array; that many replies follow.
     pub fn array(&mut self, length: usize) {
         self.header(b'*', length);
@@ -198,12 +206,13 @@ mod tests {
             reply.map(1);
             reply.bulk(b"k");
             reply.null();
+            reply.null_array();
             reply.integer(-3);
             reply.error("ERR a\r\nb");
             reply.verbatim("t");
         };
-        assert_eq!(written(Version::Resp2, all), "*2\r\n$1\r\nk\r\n$-1\r\n:-3\r\n-ERR a  b\r\n$1\r\nt\r\n");
-        assert_eq!(written(Version::Resp3, all), "%1\r\n$1\r\nk\r\n_\r\n:-3\r\n-ERR a  b\r\n=5\r\ntxt:t\r\n");
+        assert_eq!(written(Version::Resp2, all), "*2\r\n$1\r\nk\r\n$-1\r\n*-1\r\n:-3\r\n-ERR a  b\r\n$1\r\nt\r\n");
+        assert_eq!(written(Version::Resp3, all), "%1\r\n$1\r\nk\r\n_\r\n_\r\n:-3\r\n-ERR a  b\r\n=5\r\ntxt:t\r\n");
     }
 
     #[test]

@@ -243,6 +243,24 @@ impl<'e, 'k> MembersChange<'e, 'k> {
         self.members.expires_at_ms
     }
 
+    /// Goes on, without members, under another version: what is stored so far is left to be reclaimed, and returned to be copied from.
+    /// Costs as much as there are members to copy, however many there were.
+    pub(super) fn renew(&mut self) -> Result<Members<'e>, TypeError> {
+        debug_assert!(!self.is_fresh());
+        let version = self.members.keys.engine().next_version()?;
+        let old = self.members.clone();
+        self.replaced = Some(Discarded { kind: self.kind, version: old.version() });
+        self.members.collection = Collection { version, size: 0 };
+        Ok(old)
+    }
+
+    /// The key is gone, and what is stored is left to be reclaimed: however many members there are, one write.
+    pub(super) fn discard(self) {
+        let replaced = Discarded { kind: self.kind, version: self.members.version() };
+        let mut writer = self.members.keys.writer().borrow_mut();
+        writer.delete(self.members.home, self.key, if self.is_fresh() { self.replaced } else { Some(replaced) });
+    }
+
     /// Gathers the record, if it has changed. Without members the key is gone; nothing is then left to reclaim of this collection if
     /// each of its subkeys was removed, which is the caller's to have done.
     pub(super) fn finish(self) {

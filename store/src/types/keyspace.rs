@@ -37,6 +37,9 @@ pub enum TypeError {
     /// The value would grow past the limit.
     #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
     TooLong,
+    /// The numbers of its elements' places are used up at one end.
+    #[error("ERR the list cannot grow further at this end: the numbers of its places are used up; a copy of it can")]
+    ListEnd,
     /// Storage refused or failed.
     #[error("{}", .0.reply())]
     Storage(#[from] EngineError),
