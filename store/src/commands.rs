@@ -12,13 +12,17 @@ mod hash_scans;
 mod hashes;
 mod info;
 mod keys;
+mod lengths;
 mod listing;
 mod lists;
+mod numbers;
+mod pages;
 mod persistence;
 mod run;
 mod scan;
 mod server;
 mod session;
+mod sets;
 mod strings;
 mod table;
 

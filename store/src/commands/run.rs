@@ -58,6 +58,11 @@ impl<'n> Context<'n, '_> {
             self.outbox.borrow_mut().event(self.session.database, name, key);
         }
     }
+
+    /// For a command that takes away what it answers with: an answer that did not fit is an error, which undoes the command.
+    pub fn refuse_overflow(&self) -> Result<(), CommandError> {
+        if self.reply.overflowed() { Err(too_long(self.node)) } else { Ok(()) }
+    }
 }
 
 /// Writes the reply of a command that was executed by a future.
@@ -150,11 +155,15 @@ pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
 /// Puts an error in the place of a reply that did not fit.
 pub fn check_length(node: &Node, reply: &mut ReplyWriter<'_>, mark: usize) {
     if reply.overflowed() {
-        let limit = node.settings.client_output_buffer_limit.0;
         reply.rewind(mark);
-        reply.error(&format!("ERR the reply is longer than {limit} bytes (client-output-buffer-limit): ask for less at once"));
+        reply.error(&too_long(node).to_string());
         node.stats.errors.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+fn too_long(node: &Node) -> CommandError {
+    let limit = node.settings.client_output_buffer_limit.0;
+    CommandError::new(format!("ERR the reply is longer than {limit} bytes (client-output-buffer-limit): ask for less at once"))
 }
 
 fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandError> {
