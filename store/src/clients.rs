@@ -31,6 +31,8 @@ pub use pause::{Pause, Paused};
 
 use outbox::Post;
 
+use crate::engine::{HearsExpired, Home};
+
 /// The clients of a node.
 pub struct Clients {
     connected: Mutex<BTreeMap<u64, Arc<Client>>>,
@@ -163,6 +165,18 @@ impl Clients {
                 self.channels.unsubscribe(of, &name, client);
             }
         }
+    }
+}
+
+impl HearsExpired for Clients {
+    fn listens(&self) -> bool {
+        self.notify().wants(Class::Expired)
+    }
+
+    fn expired(&self, home: Home, key: &[u8]) {
+        let mut outbox = Outbox::default();
+        outbox.event(home.database, "expired", key);
+        self.deliver(&mut outbox, true);
     }
 }
 

@@ -127,6 +127,11 @@ impl Cluster {
         if self.enabled { self.states.matching(|state| state != SlotState::Elsewhere) } else { SlotRanges::full() }
     }
 
+    /// Whether commands of this node reach a slot.
+    pub fn serves(&self, slot: Slot) -> bool {
+        !self.enabled || self.states.get(slot) != SlotState::Elsewhere
+    }
+
     /// Whether the peers were asked, and this node's slots opened.
     pub fn confirmed(&self) -> bool {
         self.confirmed.load(Ordering::SeqCst)

@@ -1,6 +1,8 @@
 //! Commands: one table of specs, one file a family.
 
 mod client;
+mod client_filter;
+mod clients;
 mod cluster;
 mod clusterx;
 mod config;
@@ -12,18 +14,16 @@ mod hash_scans;
 mod hashes;
 mod info;
 mod keys;
-mod lengths;
 mod listing;
 mod lists;
-mod numbers;
-mod pages;
 mod persistence;
+mod pubsub;
 mod run;
 mod scan;
 mod server;
 mod session;
-mod sets;
 mod strings;
+mod subcommands;
 mod table;
 
 use crate::glob;

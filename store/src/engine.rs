@@ -54,6 +54,7 @@ pub use compaction::Compaction;
 pub use database::{Counters, Engine, EngineOptions, Start};
 pub use disk::Space;
 pub use error::EngineError;
+pub use expiries::HearsExpired;
 pub use feed::{Changed, ChangedBatch, FeedEvent, Overflowed, Subscription};
 pub use flush::{FlushError, FlushWait};
 pub use gate::Inside;

@@ -90,6 +90,8 @@ impl Node {
         let migrations = Arc::new(Migrations::open(engine.clone(), cluster.clone(), limits)?);
         let clients = Arc::new(Clients::default());
         clients.set_notify(settings.notify);
+        clients.set_limits(settings.client_output_buffer_limit.pubsub);
+        engine.hear_expired(clients.clone());
         Ok(Self {
             live: Live::new(settings.clone()),
             settings,
@@ -112,6 +114,15 @@ impl Node {
             tokio::spawn(self.migrations.clone().resolve());
         }
         Ok(())
+    }
+
+    /// Ends subscriptions to shard channels as their slots leave, as long as the node lives.
+    pub async fn drop_unserved_shards(self: Arc<Self>) {
+        let mut changes = self.cluster.changes();
+        while changes.changed().await.is_ok() {
+            changes.borrow_and_update();
+            self.clients.drop_unserved_shards(|slot| self.cluster.serves(slot));
+        }
     }
 
     /// Whether clients may be sent here.

@@ -11,4 +11,3 @@ mod hostile;
 mod kvrocks;
 mod lists;
 mod reference;
-mod sets;

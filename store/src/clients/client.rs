@@ -40,12 +40,6 @@ impl Shown {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// Adds to it.
-    pub fn add(&self, value: u64) {
-        // Written by its owner alone: no read-modify-write is needed.
-        self.0.store(self.get().wrapping_add(value), Ordering::Relaxed);
-    }
-
     /// Its value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -104,16 +98,13 @@ pub struct Client {
     pub protocol: Shown,
     /// [`ClientFlags`].
     pub flags: AtomicU32,
-    /// Address of the name of the last command, in the table of commands.
-    pub last_command: AtomicUsize,
+    last_command: AtomicUsize,
     /// Commands queued by MULTI, and one; 0: not in MULTI.
     pub queued: Shown,
     /// Keys it watches.
     pub watched: Shown,
     /// Bytes received and not yet executed, room for more, and bytes of replies.
     pub buffers: [Shown; 3],
-    /// Bytes received, bytes sent, commands executed, since it connected.
-    pub totals: [Shown; 3],
     described: Mutex<Described>,
     /// Channels, patterns and shard channels it is subscribed to.
     subscribed: Mutex<[BTreeSet<Bytes>; 3]>,
@@ -141,7 +132,6 @@ impl Client {
             queued: Shown::default(),
             watched: Shown::default(),
             buffers: Default::default(),
-            totals: Default::default(),
             described: Mutex::default(),
             mailbox: Mutex::default(),
             has_mail: AtomicBool::new(false),
@@ -159,6 +149,16 @@ impl Client {
     /// Changes what it says of itself.
     pub fn describe(&self, change: impl FnOnce(&mut Described)) {
         change(&mut lock(&self.described));
+    }
+
+    /// Address of the name of its last command, in the table of commands.
+    pub fn last_command(&self) -> usize {
+        self.last_command.load(Ordering::Relaxed)
+    }
+
+    /// Notes its last command.
+    pub fn note_command(&self, name: &'static str) {
+        self.last_command.store(name.as_ptr() as usize, Ordering::Relaxed);
     }
 
     /// Sets or takes a flag.

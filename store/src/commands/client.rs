@@ -1,9 +1,10 @@
 //! Commands about the connection.
 
-use bytes::Bytes;
+use std::sync::atomic::Ordering;
 
-use super::{CommandError, Context};
+use super::{CommandError, Context, clients::checked, pubsub, session::Replies};
 use crate::{
+    clients::Described,
     protocol::{Request, Version},
     types::parse_integer,
 };
@@ -11,10 +12,19 @@ use crate::{
 type Outcome = Result<(), CommandError>;
 
 pub(super) fn ping(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
+    if request.len() > 2 {
+        return Err(CommandError::arity("ping"));
+    }
+    if cx.session.subscribed && cx.session.version == Version::Resp2 {
+        // A client that is subscribed expects nothing but arrays.
+        cx.reply.array(2);
+        cx.reply.bulk(b"pong");
+        cx.reply.bulk(request.get(1).map_or(b"".as_slice(), AsRef::as_ref));
+        return Ok(());
+    }
     match request.as_slice() {
         [_] => cx.reply.simple("PONG"),
-        [_, text] => cx.reply.bulk(text),
-        _ => return Err(CommandError::arity("ping")),
+        words => cx.reply.bulk(&words[1]),
     }
     Ok(())
 }
@@ -75,7 +85,7 @@ pub(super) fn hello(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
                 (Some(user), Some(password)) => authenticate(cx, user, password)?,
                 _ => return Err(CommandError::syntax()),
             },
-            b"setname" => name = Some(checked_name(words.next().ok_or_else(CommandError::syntax)?)?),
+            b"setname" => name = Some(checked(words.next().ok_or_else(CommandError::syntax)?, "Client names")?),
             _ => return Err(CommandError::syntax()),
         }
     }
@@ -85,7 +95,7 @@ pub(super) fn hello(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         ));
     }
     if let Some(name) = name {
-        cx.session.name = name;
+        cx.session.client.describe(|described| described.name = name);
     }
     cx.session.version = version;
     cx.reply.set_version(version);
@@ -99,7 +109,7 @@ pub(super) fn hello(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     cx.reply.bulk(b"proto");
     cx.reply.integer(if version == Version::Resp3 { 3 } else { 2 });
     cx.reply.bulk(b"id");
-    cx.reply.unsigned(cx.session.id);
+    cx.reply.unsigned(cx.session.id());
     cx.reply.bulk(b"modules");
     cx.reply.array(0);
     Ok(())
@@ -115,7 +125,10 @@ pub(super) fn reset(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
     let expected = cx.session.plane.password(&cx.node.settings);
     cx.session.authenticated = expected.is_empty();
     cx.session.database = 0;
-    cx.session.name = Bytes::new();
+    pubsub::forget_all(cx);
+    cx.session.client.describe(|described| *described = Described::default());
+    cx.session.client.flags.store(0, Ordering::Relaxed);
+    cx.session.replies = Replies::Sent;
     cx.session.version = Version::Resp2;
     cx.reply.set_version(Version::Resp2);
     cx.reply.simple("RESET");
@@ -128,56 +141,6 @@ pub(super) fn readonly(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
     }
     cx.reply.ok();
     Ok(())
-}
-
-pub(super) fn client(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    match (request[1].to_ascii_lowercase().as_slice(), &request[2..]) {
-        (b"id", []) => cx.reply.unsigned(cx.session.id),
-        (b"getname", []) if cx.session.name.is_empty() => cx.reply.null(),
-        (b"getname", []) => cx.reply.bulk(&cx.session.name),
-        (b"setname", [name]) => {
-            cx.session.name = checked_name(name)?;
-            cx.reply.ok();
-        }
-        (b"setinfo", [attribute, value]) => {
-            let value = checked(value, "CLIENT SETINFO values cannot contain spaces, newlines or special characters.")?;
-            match attribute.to_ascii_lowercase().as_slice() {
-                b"lib-name" => cx.session.lib_name = value,
-                b"lib-ver" => cx.session.lib_version = value,
-                _ => {
-                    let shown = String::from_utf8_lossy(attribute);
-                    return Err(CommandError::new(format!("ERR Unrecognized option '{shown}'")));
-                }
-            }
-            cx.reply.ok();
-        }
-        (b"info", []) => {
-            let (session, text) = (&cx.session, String::from_utf8_lossy);
-            let resp = if session.version == Version::Resp3 { 3 } else { 2 };
-            let line = format!(
-                "id={} name={} db=0 resp={resp} lib-name={} lib-ver={}\n",
-                session.id,
-                text(&session.name),
-                text(&session.lib_name),
-                text(&session.lib_version)
-            );
-            cx.reply.verbatim(&line);
-        }
-        (_, _) => return Err(CommandError::subcommand("CLIENT", &request[1])),
-    }
-    Ok(())
-}
-
-fn checked_name(name: &Bytes) -> Result<Bytes, CommandError> {
-    checked(name, "Client names cannot contain spaces, newlines or special characters.")
-}
-
-fn checked(text: &Bytes, error: &str) -> Result<Bytes, CommandError> {
-    if text.len() <= 256 && text.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
-        // A copy: a slice would keep the whole request alive.
-        return Ok(Bytes::copy_from_slice(text));
-    }
-    Err(CommandError::new(format!("ERR {error}")))
 }
 
 #[cfg(test)]

@@ -79,6 +79,7 @@ fn apply(node: &Node, next: &Settings) -> Result<(), String> {
         plan.memtables as usize,
     );
     node.clients.set_notify(next.notify);
+    node.clients.set_limits(next.client_output_buffer_limit.pubsub);
     node.sweep.set_pace(next.sweep_pace());
     node.engine.set_disk_free_min(next.disk_free_min.0);
     node.engine.set_checkpoints_kept(next.checkpoints_kept as usize);

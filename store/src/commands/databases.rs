@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{CommandError, Context, Later, Session, run::ok_later, scan::offload};
+use super::{Class, CommandError, Context, Later, Session, run::ok_later, scan::offload};
 use crate::{node::Node, protocol::Request, types::parse_integer};
 
 type Outcome = Result<(), CommandError>;
@@ -56,6 +56,10 @@ pub(super) fn move_key(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     cx.node.engine.open_database(database)?;
     let keys = cx.keyspace();
     let moved = keys.move_to(&request[1], &keys.in_database(database))?;
+    if moved {
+        cx.event(Class::Generic, "move_from", &request[1]);
+        cx.event_in(database, Class::Generic, "move_to", &request[1]);
+    }
     cx.reply.integer(i64::from(moved));
     Ok(())
 }
@@ -86,6 +90,9 @@ pub(super) fn copy(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     cx.node.engine.open_database(database)?;
     let keys = cx.keyspace();
     let copied = keys.copy(&request[1], &keys.in_database(database), &request[2], replace)?;
+    if copied == Some(true) {
+        cx.event_in(database, Class::Generic, "copy_to", &request[2]);
+    }
     cx.reply.integer(i64::from(copied == Some(true)));
     Ok(())
 }

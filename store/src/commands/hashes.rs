@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::{CommandError, Context};
+use super::{Class, CommandError, Context};
 use crate::{protocol::Request, types::parse_integer};
 
 type Outcome = Result<(), CommandError>;
@@ -29,7 +29,9 @@ fn set_fields(cx: &mut Context<'_, '_>, name: &str, request: &Request) -> Result
     for (field, _) in &pairs {
         check_length(cx, field)?;
     }
-    Ok(cx.keyspace().hash_set(&request[1], &pairs)?)
+    let added = cx.keyspace().hash_set(&request[1], &pairs)?;
+    cx.event(Class::Hash, "hset", &request[1]);
+    Ok(added)
 }
 
 /// A field is part of a key in storage, and as long as a key may be.
@@ -45,6 +47,9 @@ fn check_length(cx: &Context<'_, '_>, field: &[u8]) -> Outcome {
 pub(super) fn hsetnx(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     check_length(cx, &request[2])?;
     let applied = cx.keyspace().hash_set_if_missing(&request[1], &request[2], &request[3])?;
+    if applied {
+        cx.event(Class::Hash, "hset", &request[1]);
+    }
     cx.reply.integer(i64::from(applied));
     Ok(())
 }
@@ -81,6 +86,10 @@ fn optional(cx: &mut Context<'_, '_>, value: Option<&[u8]>) {
 
 pub(super) fn hdel(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let deleted = cx.keyspace().hash_delete(&request[1], request[2..].iter().map(Bytes::as_ref))?;
+    if deleted > 0 {
+        cx.event(Class::Hash, "hdel", &request[1]);
+        cx.event_if_gone(&request[1])?;
+    }
     cx.reply.unsigned(deleted);
     Ok(())
 }
@@ -113,6 +122,7 @@ pub(super) fn hincrby(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let by = parse_integer(&request[3])?;
     check_length(cx, &request[2])?;
     let sum = cx.keyspace().hash_increment(&request[1], &request[2], by)?;
+    cx.event(Class::Hash, "hincrby", &request[1]);
     cx.reply.integer(sum);
     Ok(())
 }
@@ -120,6 +130,7 @@ pub(super) fn hincrby(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 pub(super) fn hincrbyfloat(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     check_length(cx, &request[2])?;
     let sum = cx.keyspace().hash_increment_float(&request[1], &request[2], &request[3])?;
+    cx.event(Class::Hash, "hincrbyfloat", &request[1]);
     cx.reply.bulk(sum.as_bytes());
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Commands of keys whatever they hold.
 
-use super::{CommandError, Context};
+use super::{Class, CommandError, Context};
 use crate::{
     protocol::Request,
     types::{ExpireCondition, parse_integer},
@@ -9,14 +9,23 @@ use crate::{
 type Outcome = Result<(), CommandError>;
 
 pub(super) fn del(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let count = cx.keyspace().delete(request[1..].iter().map(AsRef::as_ref))?;
+    let mut count = 0;
+    for key in &request[1..] {
+        if cx.keyspace().delete(std::iter::once(key.as_ref()))? > 0 {
+            cx.event(Class::Generic, "del", key);
+            count += 1;
+        }
+    }
     cx.reply.integer(count);
     Ok(())
 }
 
 pub(super) fn rename(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     match cx.keyspace().rename(&request[1], &request[2], false)? {
-        Some(_) => cx.reply.ok(),
+        Some(_) => {
+            renamed(cx, request);
+            cx.reply.ok();
+        }
         None => return Err(CommandError::new("ERR no such key")),
     }
     Ok(())
@@ -24,10 +33,20 @@ pub(super) fn rename(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 
 pub(super) fn renamenx(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     match cx.keyspace().rename(&request[1], &request[2], true)? {
-        Some(applied) => cx.reply.integer(i64::from(applied)),
+        Some(applied) => {
+            if applied {
+                renamed(cx, request);
+            }
+            cx.reply.integer(i64::from(applied));
+        }
         None => return Err(CommandError::new("ERR no such key")),
     }
     Ok(())
+}
+
+fn renamed(cx: &mut Context<'_, '_>, request: &Request) {
+    cx.event(Class::Generic, "rename_from", &request[1]);
+    cx.event(Class::Generic, "rename_to", &request[2]);
 }
 
 pub(super) fn exists(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
@@ -64,6 +83,10 @@ fn set_expiry(cx: &mut Context<'_, '_>, name: &str, request: &Request, unit_ms: 
     let at = parse_integer(&request[2])?.checked_mul(unit_ms).and_then(|ms| ms.checked_add(base));
     let at = at.ok_or_else(|| CommandError::new(format!("ERR invalid expire time in '{name}' command")))?;
     let applied = cx.keyspace().expire_at(&request[1], at, condition)?;
+    if applied {
+        let passed = u64::try_from(at).unwrap_or(0) <= cx.now_ms;
+        cx.event(Class::Generic, if passed { "del" } else { "expire" }, &request[1]);
+    }
     cx.reply.integer(i64::from(applied));
     Ok(())
 }
@@ -119,6 +142,9 @@ fn answer_expiry(cx: &mut Context<'_, '_>, request: &Request, answer: impl FnOnc
 
 pub(super) fn persist(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let applied = cx.keyspace().persist(&request[1])?;
+    if applied {
+        cx.event(Class::Generic, "persist", &request[1]);
+    }
     cx.reply.integer(i64::from(applied));
     Ok(())
 }

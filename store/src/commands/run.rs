@@ -13,14 +13,15 @@ use sluice_topology::Slot;
 use super::{
     CommandError, Session,
     session::Plane,
+    subcommands,
     table::{self, CommandSpec, Flags, Handler},
 };
 use crate::{
-    clients::{Class, Outbox},
+    clients::{Class, Outbox, Paused},
     cluster::Route,
     engine::{Home, Writer},
     node::Node,
-    protocol::{ReplyWriter, Request},
+    protocol::{ReplyWriter, Request, Version},
     types::{Keyspace, Prefetch},
 };
 
@@ -54,14 +55,24 @@ impl<'n> Context<'n, '_> {
     /// Something happened to a key: told to who asked for keyspace notifications, once the turn's changes are applied. Called after the
     /// change; costs one load while nobody asks.
     pub fn event(&mut self, class: Class, name: &'static str, key: &[u8]) {
-        if self.node.clients.notify().wants(class) {
-            self.outbox.borrow_mut().event(self.session.database, name, key);
-        }
+        self.event_in(self.session.database, class, name, key);
     }
 
-    /// For a command that takes away what it answers with: an answer that did not fit is an error, which undoes the command.
-    pub fn refuse_overflow(&self) -> Result<(), CommandError> {
-        if self.reply.overflowed() { Err(too_long(self.node)) } else { Ok(()) }
+    /// [`Context::event`] of a key in another database.
+    pub fn event_in(&mut self, database: u8, class: Class, name: &'static str, key: &[u8]) {
+        if self.node.clients.notify().wants(class) {
+            self.outbox.borrow_mut().event(database, name, key);
+        }
+    }
+}
+
+impl Context<'_, '_> {
+    /// After a command that may have taken the last element of a key: tells that the key is gone, if it is. Looks only when somebody asks.
+    pub fn event_if_gone(&mut self, key: &[u8]) -> Result<(), CommandError> {
+        if self.node.clients.notify().wants(Class::Generic) && self.keyspace().kind(key)?.is_none() {
+            self.event(Class::Generic, "del", key);
+        }
+        Ok(())
     }
 }
 
@@ -81,6 +92,8 @@ pub(super) fn ok_later() -> LaterReply {
 pub enum Step {
     /// The reply is written.
     Done,
+    /// CLIENT PAUSE: the connection waits for its end, then runs it again. Nothing was executed.
+    Paused,
     /// Its slot is being switched: the connection waits for a change, then runs it again. Nothing was executed.
     Wait,
     /// What the writer has gathered has to be committed first, and the keys claimed, waiting for them. Nothing was executed.
@@ -109,7 +122,7 @@ pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, database: u8, run: &[Re
         if wanted.len() >= PREFETCH_KEYS_MAX || !matches!(spec.handler, Handler::Now(_)) {
             break;
         }
-        if spec.flags.has(Flags::BLIND) || !spec.keys.any() {
+        if spec.flags.has(Flags::BLIND) || spec.flags.has(Flags::CHANNELS) || !spec.keys.any() {
             continue;
         }
         if spec.flags.has(Flags::WRITE) {
@@ -155,15 +168,11 @@ pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
 /// Puts an error in the place of a reply that did not fit.
 pub fn check_length(node: &Node, reply: &mut ReplyWriter<'_>, mark: usize) {
     if reply.overflowed() {
+        let limit = node.live.reply_len_max();
         reply.rewind(mark);
-        reply.error(&too_long(node).to_string());
+        reply.error(&format!("ERR the reply is longer than {limit} bytes (client-output-buffer-limit): ask for less at once"));
         node.stats.errors.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-fn too_long(node: &Node) -> CommandError {
-    let limit = node.settings.client_output_buffer_limit.0;
-    CommandError::new(format!("ERR the reply is longer than {limit} bytes (client-output-buffer-limit): ask for less at once"))
 }
 
 fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandError> {
@@ -177,6 +186,9 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
     if !enough {
         return Err(CommandError::arity(spec.name));
     }
+    if spec.flags.has(Flags::CONTAINER) {
+        subcommands::check(spec, request)?;
+    }
     check_plane(spec, cx.session.plane)?;
     // Entered before ownership and generations are looked at, left when the turn's changes are committed: whoever changes them
     // drains the gate.
@@ -187,6 +199,21 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
         Route::Moved(text) => return Err(CommandError::new(text)),
         Route::Unserved => return Err(CommandError::new("CLUSTERDOWN Hash slot not served")),
     }
+    if cx.session.subscribed && cx.session.version == Version::Resp2 && !allowed_while_subscribed(spec) {
+        let name = spec.name;
+        return Err(CommandError::new(format!(
+            "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+        )));
+    }
+    match node.clients.pause.now() {
+        Paused::All if cx.session.plane == Plane::Data => return Ok(Step::Paused),
+        Paused::Writes if spec.flags.intersects(Flags::WRITE.and(Flags::TELLS)) => return Ok(Step::Paused),
+        _ => {}
+    }
+    // What was published before a subscription changes reaches those who were subscribed then.
+    if spec.flags.has(Flags::SUBSCRIBES) && !cx.outbox.borrow().is_empty() {
+        return Ok(Step::Busy);
+    }
     if spec.flags.has(Flags::WRITE) && spec.keys.any() {
         let keys = keys(spec, request).map(|key| (Slot::of_key(key), key.as_ref()));
         if !cx.writer.borrow_mut().try_claim(keys, spec.flags.has(Flags::FREES))? {
@@ -194,6 +221,7 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
         }
     }
     spec.calls.add();
+    cx.session.client.note_command(spec.name);
     match spec.handler {
         Handler::Now(execute) => {
             execute(cx, request)?;
@@ -202,6 +230,10 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
         Handler::Later(begin) => Ok(Step::Later(begin(node, request)?)),
         Handler::LaterIn(begin) => Ok(Step::Later(begin(node, cx.session, request)?)),
     }
+}
+
+fn allowed_while_subscribed(spec: &CommandSpec) -> bool {
+    spec.flags.has(Flags::SUBSCRIBES) || matches!(spec.name, "ping" | "quit" | "reset")
 }
 
 fn unknown(request: &Request) -> CommandError {

@@ -1,8 +1,8 @@
 //! What a connection is to commands.
 
-use bytes::Bytes;
+use std::sync::Arc;
 
-use crate::{config::Settings, protocol::Version};
+use crate::{clients::Client, config::Settings, protocol::Version};
 
 /// Which listener a connection came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +23,36 @@ impl Plane {
     }
 }
 
+/// Whether a connection gets replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replies {
+    /// It does.
+    Sent,
+    /// Not to this command, and not to the next.
+    SkipTwo,
+    /// Not to this command.
+    SkipOne,
+    /// None at all.
+    None,
+}
+
+impl Replies {
+    /// Whether the reply to a command that was just executed is left out; counts it.
+    pub fn leaves_out(&mut self) -> bool {
+        let out = *self != Self::Sent;
+        *self = match *self {
+            Self::SkipTwo => Self::SkipOne,
+            Self::SkipOne => Self::Sent,
+            other => other,
+        };
+        out
+    }
+}
+
 /// The state of a connection that commands read and change.
 pub struct Session {
-    /// Its number, never used again by this process.
-    pub id: u64,
+    /// What others see of it.
+    pub client: Arc<Client>,
     /// Its listener.
     pub plane: Plane,
     /// Whether it may do more than authenticate.
@@ -35,29 +61,31 @@ pub struct Session {
     pub version: Version,
     /// Number of the database chosen by SELECT.
     pub database: u8,
-    /// Name given by CLIENT SETNAME.
-    pub name: Bytes,
-    /// Library name given by CLIENT SETINFO.
-    pub lib_name: Bytes,
-    /// Library version given by CLIENT SETINFO.
-    pub lib_version: Bytes,
+    /// Whether it gets replies: CLIENT REPLY.
+    pub replies: Replies,
+    /// Whether it is subscribed to anything.
+    pub subscribed: bool,
     /// Whether the connection ends once its replies are sent.
     pub closing: bool,
 }
 
 impl Session {
     /// A fresh connection.
-    pub fn new(id: u64, plane: Plane, authenticated: bool) -> Self {
+    pub fn new(client: Arc<Client>, plane: Plane, authenticated: bool) -> Self {
         Self {
-            id,
+            client,
             plane,
             authenticated,
             version: Version::default(),
             database: 0,
-            name: Bytes::new(),
-            lib_name: Bytes::new(),
-            lib_version: Bytes::new(),
+            replies: Replies::Sent,
+            subscribed: false,
             closing: false,
         }
+    }
+
+    /// Its number, never used again by this process.
+    pub fn id(&self) -> u64 {
+        self.client.id
     }
 }

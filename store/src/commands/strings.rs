@@ -1,6 +1,6 @@
 //! Commands of strings.
 
-use super::{CommandError, Context};
+use super::{Class, CommandError, Context};
 use crate::{
     protocol::Request,
     types::{Condition, SetOptions, Ttl, TypeError, parse_integer},
@@ -20,6 +20,12 @@ pub(super) fn get(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 pub(super) fn set(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let options = set_options(&request[3..], cx.now_ms)?;
     let outcome = cx.keyspace().set(&request[1], &request[2], options)?;
+    if outcome.applied {
+        cx.event(Class::String, "set", &request[1]);
+        if matches!(options.ttl, Ttl::At(_)) {
+            cx.event(Class::Generic, "expire", &request[1]);
+        }
+    }
     match (options.get, outcome.old) {
         (true, Some(old)) => cx.reply.bulk(&old),
         (true, None) => cx.reply.null(),
@@ -62,6 +68,9 @@ fn expiry(command: &str, number: &[u8], seconds: bool, since_ms: u64) -> Result<
 pub(super) fn setnx(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let options = SetOptions { condition: Condition::IfMissing, ..SetOptions::default() };
     let outcome = cx.keyspace().set(&request[1], &request[2], options)?;
+    if outcome.applied {
+        cx.event(Class::String, "set", &request[1]);
+    }
     cx.reply.integer(i64::from(outcome.applied));
     Ok(())
 }
@@ -77,6 +86,8 @@ pub(super) fn psetex(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 fn set_expiring(cx: &mut Context<'_, '_>, request: &Request, at: u64) -> Outcome {
     let options = SetOptions { ttl: Ttl::At(at), ..SetOptions::default() };
     cx.keyspace().set(&request[1], &request[3], options)?;
+    cx.event(Class::String, "set", &request[1]);
+    cx.event(Class::Generic, "expire", &request[1]);
     cx.reply.ok();
     Ok(())
 }
@@ -84,12 +95,16 @@ fn set_expiring(cx: &mut Context<'_, '_>, request: &Request, at: u64) -> Outcome
 pub(super) fn getset(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let options = SetOptions { get: true, ..SetOptions::default() };
     let outcome = cx.keyspace().set(&request[1], &request[2], options)?;
+    cx.event(Class::String, "set", &request[1]);
     optional(cx, outcome.old.as_deref());
     Ok(())
 }
 
 pub(super) fn getdel(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let value = cx.keyspace().take(&request[1])?;
+    if value.is_some() {
+        cx.event(Class::Generic, "del", &request[1]);
+    }
     optional(cx, value.as_deref());
     Ok(())
 }
@@ -123,6 +138,7 @@ pub(super) fn mset(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         return Err(CommandError::arity("mset"));
     }
     cx.keyspace().set_many(request[1..].chunks_exact(2).map(|pair| (pair[0].as_ref(), pair[1].as_ref())))?;
+    request[1..].iter().step_by(2).for_each(|key| cx.event(Class::String, "set", key));
     cx.reply.ok();
     Ok(())
 }
@@ -130,6 +146,7 @@ pub(super) fn mset(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 pub(super) fn append(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let len_max = cx.node.settings.proto_max_bulk_len.0 as usize;
     let length = cx.keyspace().append(&request[1], &request[2], len_max)?;
+    cx.event(Class::String, "append", &request[1]);
     cx.reply.unsigned(length as u64);
     Ok(())
 }
@@ -161,12 +178,14 @@ pub(super) fn decrby(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 
 fn add(cx: &mut Context<'_, '_>, key: &[u8], by: i64) -> Outcome {
     let sum = cx.keyspace().increment(key, by)?;
+    cx.event(Class::String, "incrby", key);
     cx.reply.integer(sum);
     Ok(())
 }
 
 pub(super) fn incrbyfloat(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let sum = cx.keyspace().increment_float(&request[1], &request[2])?;
+    cx.event(Class::String, "incrbyfloat", &request[1]);
     cx.reply.bulk(sum.as_bytes());
     Ok(())
 }

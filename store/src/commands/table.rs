@@ -19,7 +19,7 @@ use crate::{node::Node, protocol::Request};
 
 /// What a command is, as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flags(u16);
+pub struct Flags(u32);
 
 impl Flags {
     /// Changes data.
@@ -40,6 +40,14 @@ impl Flags {
     pub const BLIND: Self = Self(128);
     /// Only ever gives space back: done on a full disk as well.
     pub const FREES: Self = Self(256);
+    /// Subscribes or unsubscribes: what was published before it goes out before it.
+    pub const SUBSCRIBES: Self = Self(1 << 16);
+    /// What the table calls its keys are shard channels: they have a slot, and no value.
+    pub const CHANNELS: Self = Self(1 << 17);
+    /// Word 1 is one of its subcommands.
+    pub const CONTAINER: Self = Self(1 << 18);
+    /// Waits during CLIENT PAUSE WRITE, though it changes no data.
+    pub const TELLS: Self = Self(1 << 19);
     /// None.
     pub const NONE: Self = Self(0);
 
@@ -51,6 +59,11 @@ impl Flags {
     /// Whether all of those are set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Whether any of those is set.
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 
     /// Names as COMMAND gives them.
@@ -259,6 +272,12 @@ mod strings;
 mod transactions;
 mod zsets;
 
+const SUBSCRIBE: Flags = Flags::SUBSCRIBES;
+const PUBLISH: Flags = Flags::FAST.and(Flags::TELLS);
+const CHANNEL: Flags = PUBLISH.and(Flags::CHANNELS);
+const CHANNELS: Flags = Flags::SUBSCRIBES.and(Flags::CHANNELS);
+const CLIENT: Flags = Flags::CONNECTION.and(Flags::CONTAINER);
+const SUBCOMMANDS: Flags = Flags::CONTAINER;
 const NONE: Flags = Flags::NONE;
 const SLOW_READ: Flags = Flags::READONLY;
 const SLOW_WRITE: Flags = Flags::WRITE;

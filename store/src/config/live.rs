@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::{
         Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -30,6 +30,7 @@ pub struct Live {
     maxclients: AtomicU32,
     timeout: AtomicU32,
     flush_wait: AtomicBool,
+    reply_len_max: AtomicUsize,
     park_timeout_ms: AtomicU64,
 }
 
@@ -62,6 +63,7 @@ impl Live {
             maxclients: AtomicU32::new(0),
             timeout: AtomicU32::new(0),
             flush_wait: AtomicBool::new(false),
+            reply_len_max: AtomicUsize::new(0),
             park_timeout_ms: AtomicU64::new(0),
             current: Mutex::new(settings.clone()),
             changed: Mutex::default(),
@@ -83,6 +85,11 @@ impl Live {
     /// Whether FLUSHMEMTABLE waits.
     pub fn flush_wait(&self) -> bool {
         self.flush_wait.load(Ordering::Relaxed)
+    }
+
+    /// Longest reply, in bytes.
+    pub fn reply_len_max(&self) -> usize {
+        self.reply_len_max.load(Ordering::Relaxed)
     }
 
     /// Milliseconds a command waits for a slot's switch.
@@ -131,6 +138,9 @@ impl Live {
         self.maxclients.store(settings.maxclients, Ordering::Relaxed);
         self.timeout.store(settings.timeout, Ordering::Relaxed);
         self.flush_wait.store(settings.flush_wait, Ordering::Relaxed);
+        // 0 is no limit to Redis; here every limit is a number, and this the largest.
+        let normal = settings.client_output_buffer_limit.normal;
+        self.reply_len_max.store(if normal == 0 { usize::MAX >> 1 } else { normal as usize }, Ordering::Relaxed);
         self.park_timeout_ms.store(settings.park_timeout_ms, Ordering::Relaxed);
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     conflicts,
-    value::{Addresses, Bytes, Value, WalRecovery},
+    value::{Addresses, Bytes, OutputLimits, Value, WalRecovery},
 };
 use crate::{
     clients::Notify,
@@ -50,7 +50,7 @@ macro_rules! settings {
                 doc: $doc,
                 secret: settings!(@secret $($mark)?),
                 live: settings!(@live $($mark)?),
-                set: |settings, text| <$kind as Value>::parse(text).map(|value| settings.$field = value),
+                set: |settings, text| Value::changed(&settings.$field, text).map(|value| settings.$field = value),
                 get: |settings| Value::render(&settings.$field),
             }, )* ];
             SPECS
@@ -118,7 +118,7 @@ settings! {
     proto_max_bulk_len: Bytes = Bytes(512 << 20), "proto-max-bulk-len", "Longest argument of a request, in bytes.";
     request_args_max: u32 = 1 << 20, "request-args-max", "Most arguments of a request.";
     client_query_buffer_limit: Bytes = Bytes(1 << 30), "client-query-buffer-limit", "Longest request in all, in bytes.";
-    client_output_buffer_limit: Bytes = Bytes(256 << 20), "client-output-buffer-limit", "Longest reply, in bytes. A client that does not take its replies within a minute is disconnected.";
+    #[live] client_output_buffer_limit: OutputLimits = OutputLimits::default(), "client-output-buffer-limit", "Longest reply of a client (`normal`, or one size alone), and how much may wait for a subscriber (`pubsub`): class, hard limit, soft limit, seconds over the soft limit; 0: none. A client that does not take its replies within a minute is disconnected.";
     #[live] notify: Notify = Notify::default(), "notify-keyspace-events", "Which events of keys are published: letters of Redis (K, E, g, $, l, s, h, z, x, e, t, m, n, d, A); empty: none.";
     #[live] park_timeout_ms: u64 = 15_000, "park-timeout-ms", "Milliseconds a command waits for a slot that is being switched, before TRYAGAIN.";
     migrate_unit_slots: u32 = 64, "migrate-unit-slots", "Most slots switched together.";

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    clients::Notify,
+    clients::{Notify, PushLimits},
     engine::{Compression, SyncPolicy},
 };
 
@@ -11,6 +11,10 @@ use crate::{
 pub(super) trait Value: Sized {
     /// Reads it, or says what it has to look like.
     fn parse(text: &str) -> Result<Self, String>;
+    /// Reads a change of it; what the text leaves out stays.
+    fn changed(&self, text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
     /// Writes it so that it can be read again.
     fn render(&self) -> String;
 }
@@ -89,6 +93,59 @@ impl Value for Bytes {
 
     fn render(&self) -> String {
         self.0.to_string()
+    }
+}
+
+/// Bounds of what is sent to clients, as Redis writes them: `class hard soft seconds`, for several classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputLimits {
+    /// Longest reply, in bytes. Its soft limit and time mean nothing: a reply is refused before it is made.
+    pub normal: u64,
+    /// What may wait for a subscriber.
+    pub pubsub: PushLimits,
+}
+
+impl Default for OutputLimits {
+    fn default() -> Self {
+        let pubsub = PushLimits { hard_bytes: 32 << 20, soft_bytes: 8 << 20, soft_seconds: 60 };
+        Self { normal: 256 << 20, pubsub }
+    }
+}
+
+impl Value for OutputLimits {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::default().changed(text)
+    }
+
+    fn changed(&self, text: &str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        if let [alone] = words.as_slice() {
+            return Ok(Self { normal: Bytes::parse(alone)?.0, ..*self });
+        }
+        let mut limits = *self;
+        if words.is_empty() || !words.len().is_multiple_of(4) {
+            return Err("Wrong number of arguments in buffer limit configuration.".into());
+        }
+        for class in words.chunks_exact(4) {
+            let (hard, soft) = (Bytes::parse(class[1])?, Bytes::parse(class[2])?);
+            let seconds =
+                class[3].parse().map_err(|_| "Error in hard, soft or soft_seconds setting in buffer limit configuration.")?;
+            match class[0].to_ascii_lowercase().as_str() {
+                "normal" => limits.normal = hard.0,
+                "pubsub" => {
+                    limits.pubsub = PushLimits { hard_bytes: hard.0, soft_bytes: soft.0, soft_seconds: seconds };
+                }
+                // There are none.
+                "replica" | "slave" => {}
+                _ => return Err("Invalid client class specified in buffer limit configuration.".into()),
+            }
+        }
+        Ok(limits)
+    }
+
+    fn render(&self) -> String {
+        let PushLimits { hard_bytes, soft_bytes, soft_seconds } = self.pubsub;
+        format!("normal {} 0 0 slave 0 0 0 pubsub {hard_bytes} {soft_bytes} {soft_seconds}", self.normal)
     }
 }
 

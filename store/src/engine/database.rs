@@ -22,7 +22,7 @@ use super::{
     contents::Contents,
     directory,
     disk::{self, Reserve},
-    expiries::Expiries,
+    expiries::{Expiries, HearsExpired},
     feed::Feed,
     filter::Removable,
     flush::{self, FlushRounds},
@@ -363,6 +363,11 @@ impl Engine {
 
     pub(super) fn versions(&self) -> &Versions {
         &self.versions
+    }
+
+    /// Says who hears of keys that are deleted because they have expired. Once.
+    pub fn hear_expired(&self, hearer: Arc<dyn HearsExpired>) {
+        self.expiries.set_hearer(hearer);
     }
 
     pub(super) fn expiries(&self) -> &Expiries {

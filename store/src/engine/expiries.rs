@@ -3,19 +3,31 @@
 //! Noted by whoever writes a record with an expiry, inside the gate; read by the sweep, which forgets a slot's time, drains the gate, and
 //! only then looks: a time noted before is either seen as a record, or noted again. Kept over a shutdown in order.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use sluice_topology::Slot;
 
 use super::{
-    EngineError,
+    EngineError, Home,
     sealed::{Opened, Seal},
 };
 
 /// Nothing expires.
 const NEVER: u64 = u64::MAX;
 
+/// Somebody who hears of keys that were deleted because they had expired, but for those that compactions remove.
+pub trait HearsExpired: Send + Sync {
+    /// Whether it listens now: asked for each of them.
+    fn listens(&self) -> bool;
+    /// That key was deleted, and this is committed.
+    fn expired(&self, home: Home, key: &[u8]);
+}
+
 pub(crate) struct Expiries {
+    hearer: OnceLock<Arc<dyn HearsExpired>>,
     earliest_ms: Box<[AtomicU64]>,
     /// Keys removed because they had expired, but for those that compactions removed.
     removed: AtomicU64,
@@ -28,7 +40,11 @@ impl Expiries {
     }
 
     fn filled(at_ms: u64) -> Self {
-        Self { earliest_ms: Slot::all().map(|_| AtomicU64::new(at_ms)).collect(), removed: AtomicU64::new(0) }
+        Self {
+            hearer: OnceLock::new(),
+            earliest_ms: Slot::all().map(|_| AtomicU64::new(at_ms)).collect(),
+            removed: AtomicU64::new(0),
+        }
     }
 
     /// Something in the slot expires then, Unix milliseconds; 0: what came there is not known.
@@ -63,6 +79,15 @@ impl Expiries {
     /// Counts keys that were removed because they had expired.
     pub(crate) fn count_removed(&self, keys: u64) {
         self.removed.fetch_add(keys, Ordering::Relaxed);
+    }
+
+    /// Says who hears of them. Once.
+    pub(crate) fn set_hearer(&self, hearer: Arc<dyn HearsExpired>) {
+        let _ = self.hearer.set(hearer);
+    }
+
+    pub(crate) fn hearer(&self) -> Option<&Arc<dyn HearsExpired>> {
+        self.hearer.get()
     }
 
     pub(crate) fn removed(&self) -> u64 {

@@ -270,7 +270,7 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
             if record.is_expired(now_ms) {
                 let discarded = record.discarded().map_err(|error| EngineError::Damaged(error.to_string()))?;
                 writer.delete(home, key, discarded);
-                writer.count_expired();
+                writer.note_expired(home, key);
                 count += 1;
             }
         }

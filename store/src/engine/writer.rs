@@ -36,6 +36,8 @@ pub struct Writer {
     batch: Batch,
     discarded: Vec<(Slot, Generation, u64)>,
     expired: u64,
+    /// Keys of these, and how much had been gathered before them: while somebody wants to hear of them.
+    expired_keys: Vec<(usize, Home, Vec<u8>)>,
     commits: u64,
     subkeys: bool,
     observed: Cell<bool>,
@@ -60,6 +62,7 @@ impl Writer {
             batch,
             discarded: Vec::new(),
             expired: 0,
+            expired_keys: Vec::new(),
             commits: 0,
             subkeys: false,
             observed: Cell::new(false),
@@ -130,6 +133,7 @@ impl Writer {
     /// Forgets what was gathered after the first `len` records: a command that fails half-way changes nothing.
     pub fn truncate(&mut self, len: usize) {
         self.batch.truncate(len);
+        self.expired_keys.retain(|(before, ..)| *before < len);
     }
 
     /// How often it has committed: what was read before a commit may be old after it.
@@ -202,9 +206,12 @@ impl Writer {
         self.discard(home, replaced);
     }
 
-    /// Counts a key that is written over or deleted after it had expired.
-    pub fn count_expired(&mut self) {
+    /// Counts a key that is about to be written over or deleted after it had expired.
+    pub fn note_expired(&mut self, home: Home, key: &[u8]) {
         self.expired += 1;
+        if self.engine.expiries().hearer().is_some_and(|hearer| hearer.listens()) {
+            self.expired_keys.push((self.batch.len(), home, key.to_vec()));
+        }
     }
 
     /// A subkey of a collection gets this value. The collection's own record is the caller's to write.
@@ -244,6 +251,9 @@ impl Writer {
         self.engine.feed().publish(sequence, &self.batch);
         self.engine.note_commit(self.batch.len());
         self.engine.expiries().count_removed(self.expired);
+        if let Some(hearer) = self.engine.expiries().hearer() {
+            self.expired_keys.iter().for_each(|(_, home, key)| hearer.expired(*home, key));
+        }
         for (slot, generation, version) in self.discarded.drain(..) {
             self.engine.reclaimer().discarded(slot, generation, version);
         }
@@ -255,6 +265,7 @@ impl Writer {
         self.subkeys = false;
         self.discarded.clear();
         self.expired = 0;
+        self.expired_keys.clear();
         self.commits += 1;
         self.engine.stripes().unlock(&self.stripes);
         self.stripes.clear();

@@ -2,6 +2,7 @@
 //! speaks RESP, any other HTTP.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -44,8 +45,7 @@ pub(super) async fn accept(listener: TcpListener, settings: Arc<Settings>, node:
         };
         let (routes, settings, node) = (routes.clone(), settings.clone(), node.clone());
         tokio::spawn(async move {
-            let loopback = peer.ip().to_canonical().is_loopback();
-            if let Err(error) = serve(stream, loopback, &settings, &node, routes).await {
+            if let Err(error) = serve(stream, peer, &settings, &node, routes).await {
                 tracing::debug!(%peer, %error, "an admin connection ended");
             }
             drop(place);
@@ -58,7 +58,7 @@ pub(super) fn places() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(CONNECTIONS_MAX))
 }
 
-async fn serve(mut stream: TcpStream, loopback: bool, settings: &Settings, node: &Slot, routes: Router) -> anyhow::Result<()> {
+async fn serve(mut stream: TcpStream, peer: SocketAddr, settings: &Settings, node: &Slot, routes: Router) -> anyhow::Result<()> {
     listen::prepare(&stream, settings)?;
     let mut first = [0];
     let count = timeout(FIRST_WORD, stream.peek(&mut first)).await??;
@@ -74,12 +74,12 @@ async fn serve(mut stream: TcpStream, loopback: bool, settings: &Settings, node:
             .await?;
         return Ok(());
     }
-    if settings.admin_password.is_empty() && !loopback {
+    if settings.admin_password.is_empty() && !peer.ip().to_canonical().is_loopback() {
         let text = "-DENIED no admin-password is set, so the admin plane's commands are for loopback peers only\r\n";
         return Ok(stream.write_all(text.as_bytes()).await?);
     }
     match node.get() {
-        Some(node) => Connection::new(stream, node.clone(), Turns::alone(node), Plane::Admin).serve().await,
+        Some(node) => Connection::new(stream, peer, node.clone(), Turns::alone(node), Plane::Admin).serve().await,
         None => stream.write_all(b"-LOADING the store is opening its data\r\n").await?,
     }
     Ok(())

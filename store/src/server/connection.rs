@@ -2,10 +2,12 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    future::poll_fn,
+    net::SocketAddr,
+    os::fd::AsRawFd as _,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
     time::Duration,
 };
 
@@ -18,10 +20,11 @@ use tokio::{
 
 use super::turns::{Turn, TurnEnd, Turns};
 use crate::{
+    clients::Registered,
     commands::{Context, Later, Plane, Session, Step, check_length, claim, prefetch, run},
     engine::SyncPolicy,
     node::Node,
-    protocol::{ProtocolError, ReplyWriter, Request, RequestLimits, RequestReader},
+    protocol::{ProtocolError, ReplyWriter, Request, RequestLimits, RequestReader, Version},
 };
 
 /// Replies are sent when this much has gathered, or nothing is left to execute.
@@ -32,8 +35,6 @@ const READ_MAX: usize = 4 << 20;
 /// For a client to take its replies.
 const SEND_TIMEOUT: Duration = Duration::from_mins(1);
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
 /// Most requests of one connection before others of the thread have a turn, and most bytes of them.
 const RUN_REQUESTS_MAX: usize = 256;
 const RUN_BYTES_MAX: usize = 1 << 20;
@@ -43,6 +44,8 @@ const TURN_BYTES_MAX: usize = 1 << 20;
 /// A connection and its buffers.
 pub(super) struct Connection {
     stream: TcpStream,
+    /// Its place among the clients.
+    registered: Registered,
     node: Arc<Node>,
     turns: Arc<Turns>,
     session: Session,
@@ -54,7 +57,6 @@ pub(super) struct Connection {
     out: BytesMut,
     /// Where in `out` the replies of this turn begin, and whether each has to be taken back when the turn is not committed.
     replies: Vec<(usize, bool)>,
-    out_len_max: usize,
     limits: RequestLimits,
 }
 
@@ -76,6 +78,8 @@ enum Stopped {
     Turn,
     /// This request's slot is being switched.
     Wait(Request),
+    /// CLIENT PAUSE holds this request back.
+    Paused(Request),
     /// This request has to claim its keys first, waiting for them.
     Busy(Request),
     /// The reply comes from a future.
@@ -83,7 +87,7 @@ enum Stopped {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, node: Arc<Node>, turns: Arc<Turns>, plane: Plane) -> Self {
+    pub(super) fn new(stream: TcpStream, peer: SocketAddr, node: Arc<Node>, turns: Arc<Turns>, plane: Plane) -> Self {
         let settings = &node.settings;
         // A migration's batch may hold one value of the largest size, and its frame around it.
         let frame = if plane == Plane::Admin { 2 << 20 } else { 0 };
@@ -93,10 +97,12 @@ impl Connection {
             request_len_max: (settings.client_query_buffer_limit.0 as usize)
                 .max(settings.proto_max_bulk_len.0 as usize + 2 * frame),
         };
-        let out_len_max = settings.client_output_buffer_limit.0 as usize;
-        let session = Session::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), plane, plane.password(settings).is_empty());
+        let registered = node.clients.register(Some(peer), stream.local_addr().ok(), stream.as_raw_fd(), plane == Plane::Data);
+        registered.client().active_ms.set(node.engine.now_ms());
+        let session = Session::new(registered.client().clone(), plane, plane.password(settings).is_empty());
         Self {
             stream,
+            registered,
             node,
             turns,
             session,
@@ -105,16 +111,21 @@ impl Connection {
             broken: None,
             out: BytesMut::new(),
             replies: Vec::new(),
-            out_len_max,
             limits,
         }
     }
 
     /// Serves until the client goes.
     pub(super) async fn serve(mut self) {
-        let id = self.session.id;
-        let End::Closed = self.exchange().await;
-        tracing::debug!(connection = id, "connection ended");
+        let client = self.registered.client().clone();
+        let mut exchange = pin!(self.exchange());
+        // Whatever it is at, it is woken when it is sent something, and ends when it is told to.
+        poll_fn(|cx| {
+            client.register(cx.waker());
+            if client.is_ending() { Poll::Ready(()) } else { exchange.as_mut().poll(cx).map(|End::Closed| ()) }
+        })
+        .await;
+        tracing::debug!(client = client.id, "connection ended");
     }
 
     async fn exchange(&mut self) -> End {
@@ -126,15 +137,27 @@ impl Connection {
             if self.session.closing {
                 return End::Closed;
             }
-            if let Err(end) = self.read().await {
+            if let Err(end) = self.read_or_wake().await {
                 return end;
             }
         }
     }
 
+    /// Reads, or returns when something waits to be sent: [`Connection::serve`] has its task woken then.
+    async fn read_or_wake(&mut self) -> Result<(), End> {
+        let client = self.registered.client().clone();
+        let mut read = pin!(self.read());
+        poll_fn(|cx| match read.as_mut().poll(cx) {
+            Poll::Pending if client.has_mail() => Poll::Ready(Ok(())),
+            other => other,
+        })
+        .await
+    }
+
     async fn read(&mut self) -> Result<(), End> {
         self.reader.buffer.reserve(self.reader.needed().clamp(READ_MIN, READ_MAX));
-        let idle = u64::from(self.node.live.timeout());
+        // Who waits for messages is not idle.
+        let idle = if self.session.subscribed { 0 } else { u64::from(self.node.live.timeout()) };
         let read = self.stream.read_buf(&mut self.reader.buffer);
         let count = match (idle, self.session.plane) {
             (0, _) | (_, Plane::Admin) => read.await?,
@@ -157,7 +180,22 @@ impl Connection {
             let stopped = self.execute(None);
             self.finish(stopped).await?;
         }
+        self.take_mail();
         self.send().await
+    }
+
+    /// Writes what was sent to it behind the replies of what it asked.
+    fn take_mail(&mut self) {
+        let client = self.registered.client();
+        if !client.has_mail() {
+            return;
+        }
+        // Its bound is the mailbox's.
+        let mut reply = ReplyWriter::new(&mut self.out, self.session.version, usize::MAX);
+        for push in client.take_mail() {
+            push.write(&mut reply);
+        }
+        self.session.subscribed = client.subscription_counts().iter().any(|count| *count > 0);
     }
 
     /// Takes whole requests out of what was received. One at a time before authentication, whose outcome changes the limits.
@@ -192,6 +230,7 @@ impl Connection {
             claim(&mut turn.writer.borrow_mut(), request);
         }
         let stopped = self.execute_in(&turn, first);
+        self.show();
         if turn.writer.borrow().gathered_bytes() >= TURN_BYTES_MAX || matches!(stopped, Stopped::Busy(_)) {
             let end = turn.end();
             turns.commit(&mut turn);
@@ -200,14 +239,26 @@ impl Connection {
         (stopped, turns.leave(turn))
     }
 
+    /// Lets others see how it stands: a few stores a run.
+    fn show(&self) {
+        let client = &self.session.client;
+        client.database.set(u64::from(self.session.database));
+        client.protocol.set(if self.session.version == Version::Resp3 { 3 } else { 2 });
+        let unread = &self.reader.buffer;
+        for (place, bytes) in client.buffers.iter().zip([unread.len(), unread.capacity() - unread.len(), self.out.capacity()]) {
+            place.set(bytes as u64);
+        }
+    }
+
     fn execute_in(&mut self, turn: &Turn, first: Option<Request>) -> Stopped {
         let writer = &turn.writer;
         let node = self.node.clone();
+        self.session.client.active_ms.set(node.engine.now_ms());
         let prefetch = prefetch(&node, &mut writer.borrow_mut(), self.session.database, self.run.make_contiguous());
-        let (mut next, now_ms) = (first, node.engine.now_ms());
+        let (mut next, now_ms, out_len_max) = (first, node.engine.now_ms(), node.live.reply_len_max());
         while let Some(request) = next.take().or_else(|| self.run.pop_front()) {
             let (mark, gathered) = (self.out.len(), writer.borrow().gathered());
-            let mut reply = ReplyWriter::new(&mut self.out, self.session.version, self.out_len_max);
+            let mut reply = ReplyWriter::new(&mut self.out, self.session.version, out_len_max);
             let mut context = Context {
                 node: &node,
                 session: &mut self.session,
@@ -220,6 +271,9 @@ impl Connection {
             let step = run(&mut context, &request);
             match step {
                 Step::Done => {
+                    if self.session.replies.leaves_out() {
+                        self.out.truncate(mark);
+                    }
                     let writer = writer.borrow();
                     self.replies.push((mark, writer.gathered() != gathered || writer.take_observed()));
                     if self.out.len() >= SEND_AT || writer.gathered_bytes() >= TURN_BYTES_MAX || self.session.closing {
@@ -227,6 +281,7 @@ impl Connection {
                     }
                 }
                 Step::Wait => return Stopped::Wait(request),
+                Step::Paused => return Stopped::Paused(request),
                 Step::Busy => return Stopped::Busy(request),
                 Step::Later(later) => return Stopped::Later(later),
             }
@@ -246,6 +301,11 @@ impl Connection {
                     // What was answered before does not wait for this one.
                     self.send().await?;
                     return self.answer_later(later).await;
+                }
+                Stopped::Paused(request) => {
+                    self.send().await?;
+                    self.wait_for_pause().await;
+                    (stopped, end) = self.execute(Some(request));
                 }
                 Stopped::Wait(request) => {
                     self.send().await?;
@@ -280,7 +340,9 @@ impl Connection {
         let parts: Vec<(bool, std::ops::Range<usize>)> =
             self.replies.iter().zip(ends).map(|((start, changed), end)| (*changed, start - first..end - first)).collect();
         for (changed, part) in parts {
-            if changed {
+            if changed && part.is_empty() {
+                // It gets no replies.
+            } else if changed {
                 self.node.stats.errors.fetch_add(1, Ordering::Relaxed);
                 self.reply().error(text);
             } else {
@@ -315,9 +377,18 @@ impl Connection {
         }
     }
 
+    /// Until the pause is over, or has changed.
+    async fn wait_for_pause(&self) {
+        let pause = &self.node.clients.pause;
+        let mut changes = pause.changes();
+        changes.borrow_and_update();
+        let Some(end) = pause.ends_at() else { return };
+        let _ = tokio::time::timeout_at(end, changes.changed()).await;
+    }
+
     async fn answer_later(&mut self, later: Later) -> Result<(), End> {
         let outcome = later.await;
-        let node = self.node.clone();
+        let (node, mark) = (self.node.clone(), self.out.len());
         let mut reply = self.reply();
         match outcome {
             Ok(write) => {
@@ -330,11 +401,14 @@ impl Connection {
                 reply.error(&error.to_string());
             }
         }
+        if self.session.replies.leaves_out() {
+            self.out.truncate(mark);
+        }
         Ok(())
     }
 
     fn reply(&mut self) -> ReplyWriter<'_> {
-        ReplyWriter::new(&mut self.out, self.session.version, self.out_len_max)
+        ReplyWriter::new(&mut self.out, self.session.version, self.node.live.reply_len_max())
     }
 
     async fn send(&mut self) -> Result<(), End> {

@@ -76,7 +76,7 @@ impl Thread {
                 while let Some((stream, peer)) = accepted.recv().await {
                     let (node, turns) = (node.clone(), turns.clone());
                     tokio::spawn(async move {
-                        if let Err(error) = welcome(stream, peer.ip().to_canonical().is_loopback(), &node, turns).await {
+                        if let Err(error) = welcome(stream, peer, &node, turns).await {
                             tracing::debug!(%peer, %error, "a connection was not taken");
                         }
                     });
@@ -100,7 +100,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-async fn welcome(stream: std::net::TcpStream, loopback: bool, node: &Arc<Node>, turns: Arc<Turns>) -> std::io::Result<()> {
+async fn welcome(stream: std::net::TcpStream, peer: SocketAddr, node: &Arc<Node>, turns: Arc<Turns>) -> std::io::Result<()> {
     let mut stream = TcpStream::from_std(stream)?;
     listen::prepare(&stream, &node.settings)?;
     let open = node.stats.connections.fetch_add(1, Ordering::SeqCst) + 1;
@@ -110,11 +110,11 @@ async fn welcome(stream: std::net::TcpStream, loopback: bool, node: &Arc<Node>, 
         node.stats.connections_rejected.fetch_add(1, Ordering::Relaxed);
         return stream.write_all(b"-ERR max number of clients reached\r\n").await;
     }
-    if node.settings.protected_mode && node.settings.requirepass.is_empty() && !loopback {
+    if node.settings.protected_mode && node.settings.requirepass.is_empty() && !peer.ip().to_canonical().is_loopback() {
         let text = "-DENIED Sluice is running in protected mode: no password is set, so only loopback clients are served. \
                     Set requirepass, or protected-mode no if the network is trusted.\r\n";
         return stream.write_all(text.as_bytes()).await;
     }
-    Connection::new(stream, node.clone(), turns, Plane::Data).serve().await;
+    Connection::new(stream, peer, node.clone(), turns, Plane::Data).serve().await;
     Ok(())
 }

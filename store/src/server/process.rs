@@ -78,6 +78,7 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
         clean_shutdown = start.clean_shutdown, "storage is open"
     );
     node.join().await?;
+    tokio::spawn(node.clone().drop_unserved_shards());
     let threads = Arc::new(DataThreads::start(data_threads(&node.settings), &node)?);
     let _ = data.set(threads.clone());
     for listener in listeners {

@@ -283,7 +283,7 @@ impl<'e, 'k> MembersChange<'e, 'k> {
         }
         let mut writer = keys.writer().borrow_mut();
         if self.expired {
-            writer.count_expired();
+            writer.note_expired(home, self.key);
         }
         if collection.size == 0 && !keep_empty {
             writer.delete(home, self.key, self.replaced);

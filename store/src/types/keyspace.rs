@@ -40,15 +40,6 @@ pub enum TypeError {
     /// The numbers of its elements' places are used up at one end.
     #[error("ERR the list cannot grow further at this end: the numbers of its places are used up; a copy of it can")]
     ListEnd,
-    /// No range of scores.
-    #[error("ERR min or max is not a float")]
-    NotScoreRange,
-    /// No range of members.
-    #[error("ERR min or max not valid string range item")]
-    NotLexRange,
-    /// A score would be no number.
-    #[error("ERR resulting score is not a number (NaN)")]
-    ScoreNotANumber,
     /// Storage refused or failed.
     #[error("{}", .0.reply())]
     Storage(#[from] EngineError),
@@ -195,7 +186,7 @@ impl<'e> Keyspace<'e> {
             let record = stored.record()?;
             let mut writer = self.writer.borrow_mut();
             if record.is_expired(self.now_ms) {
-                writer.count_expired();
+                writer.note_expired(home, key);
             } else {
                 count += 1;
             }
@@ -255,7 +246,7 @@ impl<'e> Keyspace<'e> {
         let replaced = record.map(|record| discarded(&record)).transpose()?.flatten();
         let mut writer = self.writer.borrow_mut();
         if expired && !matches!(change, Change::Keep) {
-            writer.count_expired();
+            writer.note_expired(home, key);
         }
         match (change, record) {
             (Change::String(value, expires_at_ms), _) => {

@@ -1,7 +1,7 @@
 //! The connection.
 
-use super::{CONNECTION, NO_KEYS, OPEN};
-use crate::commands::{client, databases};
+use super::{CLIENT, CONNECTION, NO_KEYS, OPEN};
+use crate::commands::{client, clients, databases};
 
 commands! {
     "connection";
@@ -12,5 +12,5 @@ commands! {
     "quit"        -1 OPEN  NO_KEYS "1.0.0" "O(1)" Now(client::quit) "Closes the connection.";
     "reset"        1 OPEN  NO_KEYS "6.2.0" "O(1)" Now(client::reset) "Puts the connection back to its beginning.";
     "select"       2 CONNECTION NO_KEYS "1.0.0" "O(1)" Now(databases::select) "Chooses the database; in cluster mode there is number 0.";
-    "client"      -2 CONNECTION NO_KEYS "2.4.0" "O(1)" Now(client::client) "ID, SETNAME, GETNAME, SETINFO.";
+    "client"      -2 CLIENT NO_KEYS "2.4.0" "O(1)" Now(clients::client) "ID, INFO, LIST, KILL, names, PAUSE, REPLY, UNBLOCK: this connection and the others.";
 }

@@ -1,0 +1,95 @@
+//! Subcommands: names, arity, and what HELP says of them. Unknown ones and wrong numbers of words are refused here, as Redis does.
+
+use bytes::Bytes;
+
+use super::{CommandError, table::CommandSpec};
+use crate::protocol::ReplyWriter;
+
+/// A subcommand.
+pub(super) struct Subcommand {
+    /// The command it belongs to.
+    pub(super) of: &'static str,
+    /// Its name, lower case.
+    pub(super) name: &'static str,
+    /// Words of a request, both names included; negative: at least that many.
+    pub(super) arity: i32,
+    /// Its arguments, for HELP.
+    pub(super) arguments: &'static str,
+    /// What it does.
+    pub(super) summary: &'static str,
+}
+
+macro_rules! subcommands {
+    ($( $of:literal { $( $name:literal $arity:literal $arguments:literal $summary:literal; )* } )*) => {
+        static SUBCOMMANDS: &[Subcommand] = &[ $( $( Subcommand {
+            of: $of, name: $name, arity: $arity, arguments: $arguments, summary: $summary,
+        }, )* )* ];
+    };
+}
+
+subcommands! {
+    "client" {
+        "caching" 3 "YES|NO" "Tracks the keys of the next command; client-side caching is not served.";
+        "getname" 2 "" "The name of the connection.";
+        "getredir" 2 "" "The client that invalidations are redirected to: -1, there are none.";
+        "help" 2 "" "Prints this help.";
+        "id" 2 "" "The number of the connection.";
+        "info" 2 "" "What CLIENT LIST says of this connection.";
+        "kill" -3 "addr:port | ID id | TYPE type | ADDR addr:port | LADDR addr:port | USER name | SKIPME yes|no | MAXAGE seconds ..." "Ends connections.";
+        "list" -2 "[TYPE normal|master|replica|pubsub] [ID id ...]" "Lists connections.";
+        "no-evict" 3 "ON|OFF" "Exempts the connection from eviction; nobody is evicted here.";
+        "no-touch" 3 "ON|OFF" "Lets commands of the connection leave the idle time of keys alone.";
+        "pause" -3 "milliseconds [WRITE|ALL]" "Lets commands wait for so long.";
+        "reply" 3 "ON|OFF|SKIP" "Whether the connection gets replies.";
+        "setinfo" 4 "LIB-NAME|LIB-VER value" "Names the client's library.";
+        "setname" 3 "name" "Names the connection.";
+        "tracking" -3 "ON|OFF ..." "Client-side caching; it is not served: OFF alone is accepted.";
+        "trackinginfo" 2 "" "The state of client-side caching: off.";
+        "unblock" -3 "id [TIMEOUT|ERROR]" "Ends the wait of a client in a blocking command.";
+        "unpause" 2 "" "Ends CLIENT PAUSE.";
+    }
+    "pubsub" {
+        "channels" -2 "[pattern]" "Channels that somebody is subscribed to.";
+        "help" 2 "" "Prints this help.";
+        "numpat" 2 "" "How many different patterns are subscribed to.";
+        "numsub" -2 "[channel ...]" "How many clients are subscribed to each channel.";
+        "shardchannels" -2 "[pattern]" "Shard channels that somebody is subscribed to.";
+        "shardnumsub" -2 "[channel ...]" "How many clients are subscribed to each shard channel.";
+    }
+}
+
+/// Those of a command.
+pub(super) fn subcommands(of: &str) -> impl Iterator<Item = &'static Subcommand> {
+    SUBCOMMANDS.iter().filter(move |known| known.of == of)
+}
+
+/// The one that a request names.
+pub(super) fn subcommand(of: &str, name: &[u8]) -> Option<&'static Subcommand> {
+    subcommands(of).find(|known| name.eq_ignore_ascii_case(known.name.as_bytes()))
+}
+
+/// Refuses what is none of a command's subcommands, or has the wrong number of words.
+pub(super) fn check(spec: &CommandSpec, request: &[Bytes]) -> Result<(), CommandError> {
+    let Some(given) = request.get(1) else { return Ok(()) };
+    let Some(known) = subcommand(spec.name, given) else {
+        let given: String = String::from_utf8_lossy(given).chars().take(128).collect();
+        let command = spec.name.to_ascii_uppercase();
+        return Err(CommandError::new(format!("ERR unknown subcommand '{given}'. Try {command} HELP.")));
+    };
+    let count = request.len() as i32;
+    if if known.arity < 0 { count < -known.arity } else { count != known.arity } {
+        return Err(CommandError::arity(&format!("{}|{}", spec.name, known.name)));
+    }
+    Ok(())
+}
+
+/// HELP.
+pub(super) fn help(reply: &mut ReplyWriter<'_>, of: &str) {
+    let mut lines = vec![format!("{} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", of.to_ascii_uppercase())];
+    for known in subcommands(of) {
+        lines.push(format!("{} {}", known.name.to_ascii_uppercase(), known.arguments).trim_end().to_owned());
+        lines.push(format!("    {}", known.summary));
+    }
+    reply.array(lines.len());
+    lines.iter().for_each(|line| reply.simple(line));
+}
