@@ -1,18 +1,27 @@
 //! Data types on the engine. Knows no socket and no protocol.
 
 mod collection;
+mod double;
 mod hashes;
 mod keyspace;
 mod lists;
 mod long_double;
 mod prefetch;
+mod random;
 mod renaming;
 mod sampling;
+mod sets;
+mod sorted_sets;
 mod strings;
 
+pub use double::{double_text, human_text, parse_double, parse_exact_double};
 pub use hashes::Hash;
 pub use keyspace::{ExpireCondition, Keyspace, TypeError};
 pub use lists::{End, List, offsets_of_range};
 pub use prefetch::Prefetch;
+pub use sets::{Removed, Set, SetMoved, SetOperation};
+pub use sorted_sets::{
+    AddOptions, Added, Aggregate, Combination, Extreme, LexBound, LexRange, Popped, ScoreRange, Selection, SortedSet,
+};
 pub(crate) use strings::parse_integer;
 pub use strings::{Condition, SetOptions, SetOutcome, Ttl};

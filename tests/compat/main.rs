@@ -11,3 +11,4 @@ mod hostile;
 mod kvrocks;
 mod lists;
 mod reference;
+mod sets;

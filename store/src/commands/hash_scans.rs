@@ -3,22 +3,13 @@
 
 use std::ops::ControlFlow;
 
-use super::{
-    CommandError, Context,
-    cursors::{self, Scanned},
-    glob,
-};
+use super::{CommandError, Context, pages};
 use crate::{
     protocol::{Aggregate, ReplyWriter, Request},
-    types::{Hash, parse_integer},
+    types::parse_integer,
 };
 
 type Outcome = Result<(), CommandError>;
-
-/// Fields looked at by one HSCAN, whatever COUNT says.
-const COUNT_MAX: usize = 100_000;
-/// Bytes of one page of HSCAN, after which it ends however few fields it has.
-const PAGE_BYTES: usize = 1 << 20;
 
 /// What of a field is answered.
 #[derive(Clone, Copy)]
@@ -112,78 +103,12 @@ pub(super) fn hrandfield(cx: &mut Context<'_, '_>, request: &Request) -> Outcome
     })
 }
 
-/// What HSCAN is asked for besides its cursor.
-struct Page {
-    pattern: Option<Vec<u8>>,
-    count: usize,
-    values: bool,
-}
-
 pub(super) fn hscan(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let text = std::str::from_utf8(&request[2]).ok();
-    let cursor: u64 = text.and_then(|text| text.parse().ok()).ok_or_else(|| CommandError::new("ERR invalid cursor"))?;
-    // As in Redis, a key that is not there has no wrong options.
+    let cursor = pages::cursor(&request[2])?;
     let Some(hash) = cx.keyspace().hash(&request[1])? else {
-        return answer(cx.reply, 0, &[]);
+        pages::nothing(cx.reply);
+        return Ok(());
     };
-    let page = page_options(&request[3..])?;
-    let (next, found) = read_page(&hash, cursor, &page)?;
-    answer(cx.reply, next, &found)
-}
-
-fn page_options(words: &[bytes::Bytes]) -> Result<Page, CommandError> {
-    let mut page = Page { pattern: None, count: 10, values: true };
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let name = word.to_ascii_lowercase();
-        if name == b"novalues" {
-            page.values = false;
-            continue;
-        }
-        let value = words.next().ok_or_else(CommandError::syntax)?;
-        match name.as_slice() {
-            b"match" => page.pattern = Some(value.to_vec()),
-            b"count" => match parse_integer(value)? {
-                number if number > 0 => page.count = usize::try_from(number).unwrap_or(COUNT_MAX).min(COUNT_MAX),
-                _ => return Err(CommandError::syntax()),
-            },
-            _ => return Err(CommandError::syntax()),
-        }
-    }
-    Ok(page)
-}
-
-/// Fields and values of a page, and the cursor of the next one.
-fn read_page(hash: &Hash<'_>, cursor: u64, page: &Page) -> Result<(u64, Vec<Vec<u8>>), CommandError> {
-    let scanned = Scanned::Collection(hash.version());
-    let after = (cursor > 0).then(|| cursors::recall(scanned, cursor)).flatten();
-    let (mut found, mut seen, mut bytes, mut last) = (Vec::new(), 0, 0, None);
-    hash.each(after.as_deref(), |field, value| {
-        if seen >= page.count || bytes >= PAGE_BYTES {
-            // There is a next one: the page before it ends with a cursor.
-            return ControlFlow::Break(());
-        }
-        seen += 1;
-        if page.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, field)) {
-            bytes += field.len();
-            found.push(field.to_vec());
-            if page.values {
-                bytes += value.len();
-                found.push(value.to_vec());
-            }
-        }
-        last = Some(field.to_vec());
-        ControlFlow::Continue(())
-    })?;
-    let ended = seen < page.count && bytes < PAGE_BYTES;
-    let next = last.filter(|_| !ended).map_or(0, |last| cursors::remember(scanned, last));
-    Ok((next, found))
-}
-
-fn answer(reply: &mut ReplyWriter<'_>, cursor: u64, found: &[Vec<u8>]) -> Outcome {
-    reply.array(2);
-    reply.bulk(cursor.to_string().as_bytes());
-    reply.array(found.len());
-    found.iter().for_each(|text| reply.bulk(text));
-    Ok(())
+    let options = pages::options(&request[3..], true)?;
+    pages::answer(cx.reply, hash.version(), cursor, &options, |after, each| hash.each(after, each), |value| Some(value.to_vec()))
 }

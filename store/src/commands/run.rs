@@ -64,6 +64,11 @@ impl<'n> Context<'n, '_> {
             self.outbox.borrow_mut().event(database, name, key);
         }
     }
+
+    /// For a command that takes away what it answers with: an answer that did not fit is an error, which undoes the command.
+    pub fn refuse_overflow(&self) -> Result<(), CommandError> {
+        if self.reply.overflowed() { Err(too_long(self.node)) } else { Ok(()) }
+    }
 }
 
 impl Context<'_, '_> {
@@ -168,11 +173,15 @@ pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
 /// Puts an error in the place of a reply that did not fit.
 pub fn check_length(node: &Node, reply: &mut ReplyWriter<'_>, mark: usize) {
     if reply.overflowed() {
-        let limit = node.live.reply_len_max();
         reply.rewind(mark);
-        reply.error(&format!("ERR the reply is longer than {limit} bytes (client-output-buffer-limit): ask for less at once"));
+        reply.error(&too_long(node).to_string());
         node.stats.errors.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+fn too_long(node: &Node) -> CommandError {
+    let limit = node.live.reply_len_max();
+    CommandError::new(format!("ERR the reply is longer than {limit} bytes (client-output-buffer-limit): ask for less at once"))
 }
 
 fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandError> {

@@ -23,6 +23,8 @@ pub enum Aggregate {
     Array,
     /// A map of pairs of replies.
     Map,
+    /// A set of replies.
+    Set,
 }
 
 /// Writes replies behind one another into a connection's output.
@@ -120,11 +122,22 @@ impl<'a> ReplyWriter<'a> {
         }
     }
 
-    /// No array.
+    /// No array: what RESP2 tells from no value.
     pub fn null_array(&mut self) {
         match self.version {
             Version::Resp2 => self.out.extend_from_slice(b"*-1\r\n"),
             Version::Resp3 => self.null(),
+        }
+    }
+
+    /// A floating point number, as its text.
+    pub fn double(&mut self, text: &str) {
+        match self.version {
+            Version::Resp2 => self.bulk(text.as_bytes()),
+            Version::Resp3 => {
+                // Writing into a BytesMut does not fail.
+                let _ = write!(self.out.writer(), ",{text}\r\n");
+            }
         }
     }
 
@@ -165,6 +178,7 @@ impl<'a> ReplyWriter<'a> {
         match aggregate {
             Aggregate::Array => self.array(count),
             Aggregate::Map => self.map(count),
+            Aggregate::Set => self.set(count),
         }
         let header = self.mark() - end;
         self.out[mark..].rotate_right(header);
@@ -210,9 +224,10 @@ mod tests {
             reply.integer(-3);
             reply.error("ERR a\r\nb");
             reply.verbatim("t");
+            reply.double("1.5");
         };
-        assert_eq!(written(Version::Resp2, all), "*2\r\n$1\r\nk\r\n$-1\r\n*-1\r\n:-3\r\n-ERR a  b\r\n$1\r\nt\r\n");
-        assert_eq!(written(Version::Resp3, all), "%1\r\n$1\r\nk\r\n_\r\n_\r\n:-3\r\n-ERR a  b\r\n=5\r\ntxt:t\r\n");
+        assert_eq!(written(Version::Resp2, all), "*2\r\n$1\r\nk\r\n$-1\r\n*-1\r\n:-3\r\n-ERR a  b\r\n$1\r\nt\r\n$3\r\n1.5\r\n");
+        assert_eq!(written(Version::Resp3, all), "%1\r\n$1\r\nk\r\n_\r\n_\r\n:-3\r\n-ERR a  b\r\n=5\r\ntxt:t\r\n,1.5\r\n");
     }
 
     #[test]

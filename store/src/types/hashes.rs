@@ -8,19 +8,12 @@ use std::ops::ControlFlow;
 use super::{
     collection::{Members, MembersChange, TOGETHER_MIN},
     keyspace::{Keyspace, TypeError},
-    sampling::{Choice, Dice},
     strings::{parse_float, parse_integer, sum_of_floats},
 };
 use crate::engine::{Kind, Span, Subkeys};
 
-/// Fields that are picked at random, with repeats, in one pass over the hash.
-const PICKS_TOGETHER: u64 = 1 << 16;
-
 /// A hash that is there.
 pub struct Hash<'e>(Members<'e>);
-
-/// A field and its value.
-type Pair = (Vec<u8>, Vec<u8>);
 
 impl<'e> Keyspace<'e> {
     /// The hash of that key; `None` when there is no such key. At most one point read.
@@ -128,58 +121,22 @@ impl Hash<'_> {
         self.0.each(Subkeys::Data, Span::after(after), each)
     }
 
-    /// Calls `each` for `count` fields chosen at random, none twice, or for all when there are no more; until it breaks. Costs a scan of
-    /// the hash up to the last of them.
-    pub fn sample(&self, count: u64, mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), TypeError> {
-        let mut choice = Choice::new(count, self.size());
-        self.each(None, |field, value| {
-            if choice.takes_next() && each(field, value).is_break() || choice.is_complete() {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        })
+    /// Calls `each` for `count` fields chosen at random, none twice, or for all when there are no more; until it breaks. How even the choice
+    /// is, and what it costs: [`super::random`].
+    pub fn sample(&self, count: u64, each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), TypeError> {
+        self.0.sample(count, each)
     }
 
     /// Calls `each` for `count` fields chosen at random, the same one as often as chance has it; until it breaks. At most `bytes_max` bytes of
-    /// them are held at a time. Costs a scan of the hash for every 65536 of them.
+    /// them are held at a time.
     pub fn sample_with_repeats(
         &self,
         count: u64,
         with_values: bool,
         bytes_max: usize,
-        mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
-        let (mut dice, mut left) = (Dice::new(), count);
-        while left > 0 {
-            let now = left.min(PICKS_TOGETHER);
-            left -= now;
-            // Where in the hash, and where in the answer.
-            let mut picks: Vec<(u64, usize)> = (0..now as usize).map(|place| (dice.below(self.size()), place)).collect();
-            picks.sort_unstable();
-            for pair in self.pick(&picks, with_values, bytes_max)?.into_iter().flatten() {
-                if each(&pair.0, &pair.1).is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The fields at those places in the hash, each at its place in the answer. One that is gone meanwhile, or that `bytes_max` leaves no
-    /// room for, is not there.
-    fn pick(&self, picks: &[(u64, usize)], with_values: bool, bytes_max: usize) -> Result<Vec<Option<Pair>>, TypeError> {
-        let mut found: Vec<Option<Pair>> = vec![None; picks.len()];
-        let (mut position, mut bytes, mut picks) = (0, 0, picks.iter().peekable());
-        self.each(None, |field, value| {
-            while let Some((_, place)) = picks.next_if(|(wanted, _)| *wanted == position) {
-                let value = if with_values { value } else { &[] };
-                bytes += field.len() + value.len();
-                found[*place] = Some((field.to_vec(), value.to_vec()));
-            }
-            position += 1;
-            if picks.peek().is_none() || bytes > bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        Ok(found)
+        self.0.sample_with_repeats(count, with_values, bytes_max, each)
     }
 }
 

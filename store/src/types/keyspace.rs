@@ -40,6 +40,15 @@ pub enum TypeError {
     /// The numbers of its elements' places are used up at one end.
     #[error("ERR the list cannot grow further at this end: the numbers of its places are used up; a copy of it can")]
     ListEnd,
+    /// No range of scores.
+    #[error("ERR min or max is not a float")]
+    NotScoreRange,
+    /// No range of members.
+    #[error("ERR min or max not valid string range item")]
+    NotLexRange,
+    /// A score would be no number.
+    #[error("ERR resulting score is not a number (NaN)")]
+    ScoreNotANumber,
     /// Storage refused or failed.
     #[error("{}", .0.reply())]
     Storage(#[from] EngineError),

@@ -1,0 +1,13 @@
+//! Sorted sets: each member is a subkey in `data` whose value is its score; in `score`, the index, a key sorts by score and then by
+//! member. Both are written in one batch with the record.
+
+mod algebra;
+mod change;
+mod ranges;
+mod reads;
+mod score;
+
+pub use algebra::{Aggregate, Combination};
+pub use change::{AddOptions, Added, Extreme, Popped};
+pub use ranges::{LexBound, LexRange, ScoreRange};
+pub use reads::{Selection, SortedSet};

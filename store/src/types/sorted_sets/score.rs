@@ -1,0 +1,92 @@
+//! Scores as they are stored: eight bytes beside the member, and eight bytes that sort as the number does in the index.
+
+use super::super::TypeError;
+use crate::engine::EngineError;
+
+/// Bytes of a score, in both forms.
+pub(in crate::types) const SCORE_LEN: usize = 8;
+
+/// The value of an index entry whose score is `-0`, which sorts, and compares, as `0`. Of any other the value is empty.
+const NEGATIVE_ZERO: &[u8] = b"-";
+
+/// A score beside its member in the `data` family.
+pub(in crate::types) fn encode(score: f64) -> [u8; SCORE_LEN] {
+    score.to_bits().to_be_bytes()
+}
+
+/// The score that [`encode`] wrote.
+pub(in crate::types) fn decode(bytes: &[u8]) -> Result<f64, TypeError> {
+    let bytes = bytes.try_into().map_err(|_| damaged())?;
+    Ok(f64::from_bits(u64::from_be_bytes(bytes)))
+}
+
+/// Eight bytes that sort as the scores do; the same for `0` and `-0`.
+pub(in crate::types) fn sortable(score: f64) -> [u8; SCORE_LEN] {
+    let bits = if score == 0.0 { 0 } else { score.to_bits() };
+    let sorted = if bits >> 63 == 0 { bits | 1 << 63 } else { !bits };
+    sorted.to_be_bytes()
+}
+
+/// Key and value of a member's entry in the index.
+pub(in crate::types) fn index_entry(score: f64, member: &[u8]) -> (Vec<u8>, &'static [u8]) {
+    let negative_zero = score == 0.0 && score.is_sign_negative();
+    ([&sortable(score), member].concat(), if negative_zero { NEGATIVE_ZERO } else { b"" })
+}
+
+/// Score and member of an entry of the index.
+pub(in crate::types) fn split_entry<'k>(key: &'k [u8], value: &[u8]) -> Result<(f64, &'k [u8]), TypeError> {
+    let (sorted, member) = key.split_first_chunk::<SCORE_LEN>().ok_or_else(damaged)?;
+    if value == NEGATIVE_ZERO {
+        return Ok((-0.0, member));
+    }
+    let sorted = u64::from_be_bytes(*sorted);
+    let bits = if sorted >> 63 == 1 { sorted & !(1 << 63) } else { !sorted };
+    Ok((f64::from_bits(bits), member))
+}
+
+fn damaged() -> TypeError {
+    EngineError::Damaged("a sorted set's score is cut short".into()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn score() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            Just(0.0),
+            Just(-0.0),
+            Just(f64::INFINITY),
+            Just(f64::NEG_INFINITY),
+            any::<u64>().prop_map(f64::from_bits).prop_filter("a number", |score| !score.is_nan()),
+            (-50i32..50).prop_map(f64::from),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_sorts_as_the_scores_do(a in score(), b in score()) {
+            let order = a.partial_cmp(&b).unwrap();
+            prop_assert_eq!(sortable(a).cmp(&sortable(b)), order);
+        }
+
+        #[test]
+        fn both_forms_round_trip(score in score(), member in proptest::collection::vec(any::<u8>(), 0..9)) {
+            prop_assert_eq!(decode(&encode(score)).unwrap().to_bits(), score.to_bits());
+            let (key, value) = index_entry(score, &member);
+            let (again, rest) = split_entry(&key, value).unwrap();
+            prop_assert_eq!((again.to_bits(), rest), (score.to_bits(), &member[..]));
+        }
+    }
+
+    #[test]
+    fn the_bytes_stay_as_they_are() {
+        assert_eq!(index_entry(1.0, b"m"), (vec![0xbf, 0xf0, 0, 0, 0, 0, 0, 0, b'm'], &b""[..]));
+        assert_eq!(index_entry(-1.0, b""), (vec![0x40, 0x0f, 255, 255, 255, 255, 255, 255], &b""[..]));
+        assert_eq!(index_entry(-0.0, b""), (vec![0x80, 0, 0, 0, 0, 0, 0, 0], &b"-"[..]));
+        assert_eq!(encode(1.0), [0x3f, 0xf0, 0, 0, 0, 0, 0, 0]);
+        assert!(decode(b"short").is_err() && split_entry(b"short", b"").is_err());
+    }
+}
