@@ -1,5 +1,6 @@
 //! Commands: one table of specs, one file a family.
 
+mod bits;
 mod client;
 mod client_filter;
 mod clients;
@@ -12,6 +13,7 @@ mod error;
 mod flush;
 mod hash_scans;
 mod hashes;
+mod hyperloglog;
 mod info;
 mod keys;
 mod lengths;
@@ -28,6 +30,7 @@ mod session;
 mod sets;
 mod strings;
 mod subcommands;
+mod substrings;
 mod table;
 
 use crate::glob;

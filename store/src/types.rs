@@ -1,8 +1,10 @@
 //! Data types on the engine. Knows no socket and no protocol.
 
+mod bits;
 mod collection;
 mod double;
 mod hashes;
+mod hyperloglog;
 mod keyspace;
 mod lists;
 mod long_double;
@@ -13,9 +15,12 @@ mod sampling;
 mod sets;
 mod sorted_sets;
 mod strings;
+mod substrings;
 
+pub use bits::{BitOperation, FieldStep, FieldType, OverflowRule, count_bits, find_bit, read_field};
 pub use double::{double_text, human_text, parse_double, parse_exact_double};
 pub use hashes::Hash;
+pub use hyperloglog::{HllEncoding, HyperLogLog};
 pub use keyspace::{ExpireCondition, Keyspace, TypeError};
 pub use lists::{End, List, offsets_of_range};
 pub use prefetch::Prefetch;
@@ -25,3 +30,4 @@ pub use sorted_sets::{
 };
 pub(crate) use strings::parse_integer;
 pub use strings::{Condition, SetOptions, SetOutcome, Ttl};
+pub use substrings::{Compared, Match, Touch, longest_common, range};

@@ -33,6 +33,11 @@ pub(crate) trait Family: 'static {
     /// Commands of the family, their arguments often wrong. Those that meet it (DEL, RENAME, SET, EXPIRE, …) are added: [`others`].
     fn command() -> BoxedStrategy<Words>;
 
+    /// Whether a command of [`others`] is of use here.
+    fn admits(_: &[String]) -> bool {
+        true
+    }
+
     /// What of an answer does not depend on chance, or on an order that nobody promises.
     fn normal(command: &[String], answer: Answer) -> Answer;
 
@@ -191,7 +196,10 @@ pub(crate) async fn answers_as_redis_does<F: Family>(cases: usize) -> anyhow::Re
     redis.client().await?;
     let (mut theirs, mut ours) = (connections(&redis.address(), "2").await?, connections(&store.address(), "2").await?);
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]));
-    let strategy = prop::collection::vec(prop_oneof![13 => F::command(), 6 => others::<F>()], 1..25);
+    let strategy = prop::collection::vec(
+        prop_oneof![13 => F::command(), 6 => others::<F>().prop_filter("not of use here", |words| F::admits(words))],
+        1..25,
+    );
     let (mut done, mut pipelines, mut history) = (0, 0, Vec::new());
     while done < cases {
         let mut commands = strategy.new_tree(&mut runner).map_err(|error| anyhow::anyhow!("{error}"))?.current();

@@ -12,3 +12,4 @@ mod kvrocks;
 mod lists;
 mod reference;
 mod sets;
+mod strings;

@@ -56,7 +56,7 @@ fn set_options(words: &[bytes::Bytes], now_ms: u64) -> Result<SetOptions, Comman
 }
 
 /// A positive number of seconds or milliseconds after `since_ms`, as a Unix time in milliseconds.
-fn expiry(command: &str, number: &[u8], seconds: bool, since_ms: u64) -> Result<u64, CommandError> {
+pub(super) fn expiry(command: &str, number: &[u8], seconds: bool, since_ms: u64) -> Result<u64, CommandError> {
     let invalid = || CommandError::new(format!("ERR invalid expire time in '{command}' command"));
     let number = parse_integer(number)?;
     let number = u64::try_from(number).ok().filter(|number| *number > 0).ok_or_else(invalid)?;
@@ -109,7 +109,7 @@ pub(super) fn getdel(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     Ok(())
 }
 
-fn optional(cx: &mut Context<'_, '_>, value: Option<&[u8]>) {
+pub(super) fn optional(cx: &mut Context<'_, '_>, value: Option<&[u8]>) {
     match value {
         Some(value) => cx.reply.bulk(value),
         None => cx.reply.null(),

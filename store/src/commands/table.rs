@@ -242,6 +242,8 @@ const NO_KEYS: Keys = Keys::None;
 const ONE: Keys = Keys::Range { first: 1, last: 1, step: 1 };
 const BOTH: Keys = Keys::Range { first: 1, last: 2, step: 1 };
 const ALL: Keys = Keys::Range { first: 1, last: -1, step: 1 };
+const ALL_BUT_FIRST: Keys = Keys::Range { first: 2, last: -1, step: 1 };
+const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 const PAIRS: Keys = Keys::Range { first: 1, last: -1, step: 2 };
 
 macro_rules! commands {
@@ -282,6 +284,7 @@ const NONE: Flags = Flags::NONE;
 const SLOW_READ: Flags = Flags::READONLY;
 const SLOW_WRITE: Flags = Flags::WRITE;
 const ADMIN: Flags = Flags::ADMIN;
+const ADMIN_WRITE: Flags = Flags::WRITE.and(Flags::ADMIN);
 
 /// The families, in the order in which COMMAND lists them.
 static FAMILIES: &[&[CommandSpec]] = &[

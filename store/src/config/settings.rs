@@ -114,6 +114,7 @@ settings! {
     reserve_file_size: Bytes = Bytes(128 << 20), "reserve-file-size", "Bytes of a file in the data directory that is removed when the disk is nearly full, so that flushes and drops have room. 0: none.";
     checkpoint_dir: String = String::new(), "checkpoint-dir", "Where BGSAVE makes checkpoints; empty: `checkpoints` in the data directory. On another file system the files are copied.";
     #[live] checkpoints_kept: u32 = 2, "checkpoints-kept", "How many checkpoints are kept; older ones are removed.";
+    hll_sparse_max: Bytes = Bytes(3000), "hll-sparse-max-bytes", "Bytes up to which a HyperLogLog is stored as runs.";
     key_size_max: Bytes = Bytes(64 << 10), "key-size-max", "Longest key, in bytes.";
     proto_max_bulk_len: Bytes = Bytes(512 << 20), "proto-max-bulk-len", "Longest argument of a request, in bytes.";
     request_args_max: u32 = 1 << 20, "request-args-max", "Most arguments of a request.";

@@ -49,6 +49,12 @@ pub enum TypeError {
     /// A score would be no number.
     #[error("ERR resulting score is not a number (NaN)")]
     ScoreNotANumber,
+    /// A string that is no `HyperLogLog`.
+    #[error("WRONGTYPE Key is not a valid HyperLogLog string value.")]
+    NotHyperLogLog,
+    /// A `HyperLogLog` whose registers cannot be read.
+    #[error("INVALIDOBJ Corrupted HLL object detected")]
+    DamagedHyperLogLog,
     /// Storage refused or failed.
     #[error("{}", .0.reply())]
     Storage(#[from] EngineError),

@@ -152,7 +152,7 @@ impl Keyspace<'_> {
 }
 
 /// The value of a string's record.
-fn string<'r>(record: &Record<'r>) -> Result<&'r [u8], TypeError> {
+pub(super) fn string<'r>(record: &Record<'r>) -> Result<&'r [u8], TypeError> {
     if record.kind == Kind::String { Ok(record.value) } else { Err(TypeError::WrongType) }
 }
 
