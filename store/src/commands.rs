@@ -28,6 +28,7 @@ mod scan;
 mod server;
 mod session;
 mod sets;
+mod sorted_sets;
 mod strings;
 mod subcommands;
 mod substrings;

@@ -13,3 +13,4 @@ mod lists;
 mod reference;
 mod sets;
 mod strings;
+mod zsets;

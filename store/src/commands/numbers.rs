@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::CommandError;
-use crate::types::parse_integer;
+use crate::types::{parse_exact_double, parse_integer};
 
 /// A count that is not negative.
 pub(super) fn positive(word: &[u8]) -> Result<u64, CommandError> {
@@ -25,6 +25,16 @@ pub(super) fn symmetric(word: &[u8]) -> Result<i64, CommandError> {
 pub(super) fn above_zero(word: &[u8], text: &'static str) -> Result<u64, CommandError> {
     let number = parse_integer(word).ok().and_then(|number| u64::try_from(number).ok());
     number.filter(|number| *number > 0).ok_or_else(|| CommandError::new(text))
+}
+
+/// A floating point number, or the error of that text.
+pub(super) fn float(word: &[u8], text: &'static str) -> Result<f64, CommandError> {
+    parse_exact_double(word).ok_or_else(|| CommandError::new(text))
+}
+
+/// A score, an increment, a coordinate.
+pub(super) fn score(word: &[u8]) -> Result<f64, CommandError> {
+    float(word, "ERR value is not a valid float")
 }
 
 /// A number of keys, those keys, and what is behind them.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::{
     reads::{Selection, SortedSet},
-    score::{decode, encode, index_entry, sortable},
+    score::{decode, encode, index_key, sortable},
 };
 use crate::{
     engine::{Kind, Subkeys},
@@ -140,15 +140,10 @@ impl Keyspace<'_> {
         let mut members = Vec::new();
         if count > 0 {
             let last = i64::try_from(count).unwrap_or(i64::MAX) - 1;
-            set.each(
-                &if end == Extreme::Min { Selection::Rank(0, last) } else { Selection::Rank(-last - 1, -1) },
-                end == Extreme::Max,
-                None,
-                |member, score| {
-                    members.push((member.to_vec(), score));
-                    ControlFlow::Continue(())
-                },
-            )?;
+            set.each(&Selection::Rank(0, last), end == Extreme::Max, None, |member, score| {
+                members.push((member.to_vec(), score));
+                ControlFlow::Continue(())
+            })?;
         }
         let mut change = SortedSetChange::begin(*self, key)?;
         members.iter().for_each(|(member, score)| change.remove(member, *score));
@@ -228,17 +223,16 @@ impl<'e, 'k> SortedSetChange<'e, 'k> {
 
     fn put(&mut self, member: &[u8], current: Option<f64>, score: f64) {
         match current {
-            Some(current) => self.0.remove(Subkeys::Score, &index_entry(current, member).0),
+            Some(current) => self.0.remove(Subkeys::Score, &index_key(current, member)),
             None => self.0.grow(1),
         }
-        let (key, value) = index_entry(score, member);
         self.0.put(Subkeys::Data, member, &encode(score));
-        self.0.put(Subkeys::Score, &key, value);
+        self.0.put(Subkeys::Score, &index_key(score, member), b"");
     }
 
     fn remove(&mut self, member: &[u8], score: f64) {
         self.0.remove(Subkeys::Data, member);
-        self.0.remove(Subkeys::Score, &index_entry(score, member).0);
+        self.0.remove(Subkeys::Score, &index_key(score, member));
         self.0.shrink(1);
     }
 

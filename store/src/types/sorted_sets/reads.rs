@@ -4,7 +4,7 @@ use std::ops::{Bound, ControlFlow};
 
 use super::{
     ranges::{Bounds, LexRange, ScoreRange},
-    score::{decode, index_entry, split_entry},
+    score::{decode, index_key, split_entry},
 };
 use crate::{
     engine::{Kind, Span, Subkeys},
@@ -23,7 +23,7 @@ pub struct SortedSet<'e>(pub(in crate::types) Members<'e>);
 /// Which members of a sorted set.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Selection {
-    /// From one place to another, both in it; negative ones are counted from the end.
+    /// From one place to another, both in it, in the direction in which they are gone over; negative ones are counted from the end.
     Rank(i64, i64),
     /// By score.
     Score(ScoreRange),
@@ -82,7 +82,7 @@ impl SortedSet<'_> {
     /// A member's place from the beginning, or with `reverse` from the end, and its score. Goes over the members before it.
     pub fn rank(&self, member: &[u8], reverse: bool) -> Result<Option<(u64, f64)>, TypeError> {
         let Some(score) = self.score(member)? else { return Ok(None) };
-        let (key, _) = index_entry(score, member);
+        let key = index_key(score, member);
         let span = if reverse {
             Span { from: Bound::Excluded(&key), ..Span::ALL }
         } else {
@@ -135,13 +135,7 @@ impl SortedSet<'_> {
         };
         let window = match self.window(selection)? {
             Window::Nothing => return Ok(()),
-            Window::Places(from, to) => {
-                return if reverse {
-                    self.each_place(self.size() - to, self.size() - from, true, each)
-                } else {
-                    self.each_place(from, to, false, each)
-                };
-            }
+            Window::Places(from, to) => return self.each_place(from, to, reverse, each),
             Window::Keys(bounds) => Some(bounds),
             Window::Filter => None,
         };
@@ -209,7 +203,7 @@ impl SortedSet<'_> {
         mut each: impl FnMut(&[u8], f64) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
         let mut outcome = Ok(());
-        self.0.each(Subkeys::Score, span, |key, value| match split_entry(key, value) {
+        self.0.each(Subkeys::Score, span, |key, _| match split_entry(key) {
             Ok((score, member)) => each(member, score),
             Err(error) => {
                 outcome = Err(error);

@@ -6,12 +6,9 @@ use crate::engine::EngineError;
 /// Bytes of a score, in both forms.
 pub(in crate::types) const SCORE_LEN: usize = 8;
 
-/// The value of an index entry whose score is `-0`, which sorts, and compares, as `0`. Of any other the value is empty.
-const NEGATIVE_ZERO: &[u8] = b"-";
-
-/// A score beside its member in the `data` family.
+/// A score beside its member in the `data` family. `-0` is stored as `0`, as Redis has it in its smaller sorted sets.
 pub(in crate::types) fn encode(score: f64) -> [u8; SCORE_LEN] {
-    score.to_bits().to_be_bytes()
+    (score + 0.0).to_bits().to_be_bytes()
 }
 
 /// The score that [`encode`] wrote.
@@ -22,23 +19,19 @@ pub(in crate::types) fn decode(bytes: &[u8]) -> Result<f64, TypeError> {
 
 /// Eight bytes that sort as the scores do; the same for `0` and `-0`.
 pub(in crate::types) fn sortable(score: f64) -> [u8; SCORE_LEN] {
-    let bits = if score == 0.0 { 0 } else { score.to_bits() };
+    let bits = (score + 0.0).to_bits();
     let sorted = if bits >> 63 == 0 { bits | 1 << 63 } else { !bits };
     sorted.to_be_bytes()
 }
 
-/// Key and value of a member's entry in the index.
-pub(in crate::types) fn index_entry(score: f64, member: &[u8]) -> (Vec<u8>, &'static [u8]) {
-    let negative_zero = score == 0.0 && score.is_sign_negative();
-    ([&sortable(score), member].concat(), if negative_zero { NEGATIVE_ZERO } else { b"" })
+/// The key of a member's entry in the index, whose value is empty.
+pub(in crate::types) fn index_key(score: f64, member: &[u8]) -> Vec<u8> {
+    [&sortable(score), member].concat()
 }
 
 /// Score and member of an entry of the index.
-pub(in crate::types) fn split_entry<'k>(key: &'k [u8], value: &[u8]) -> Result<(f64, &'k [u8]), TypeError> {
+pub(in crate::types) fn split_entry(key: &[u8]) -> Result<(f64, &[u8]), TypeError> {
     let (sorted, member) = key.split_first_chunk::<SCORE_LEN>().ok_or_else(damaged)?;
-    if value == NEGATIVE_ZERO {
-        return Ok((-0.0, member));
-    }
     let sorted = u64::from_be_bytes(*sorted);
     let bits = if sorted >> 63 == 1 { sorted & !(1 << 63) } else { !sorted };
     Ok((f64::from_bits(bits), member))
@@ -74,19 +67,19 @@ mod tests {
 
         #[test]
         fn both_forms_round_trip(score in score(), member in proptest::collection::vec(any::<u8>(), 0..9)) {
-            prop_assert_eq!(decode(&encode(score)).unwrap().to_bits(), score.to_bits());
-            let (key, value) = index_entry(score, &member);
-            let (again, rest) = split_entry(&key, value).unwrap();
-            prop_assert_eq!((again.to_bits(), rest), (score.to_bits(), &member[..]));
+            prop_assert_eq!(decode(&encode(score)).unwrap().to_bits(), (score + 0.0).to_bits());
+            let key = index_key(score, &member);
+            let (again, rest) = split_entry(&key).unwrap();
+            prop_assert_eq!((again.to_bits(), rest), ((score + 0.0).to_bits(), &member[..]));
         }
     }
 
     #[test]
     fn the_bytes_stay_as_they_are() {
-        assert_eq!(index_entry(1.0, b"m"), (vec![0xbf, 0xf0, 0, 0, 0, 0, 0, 0, b'm'], &b""[..]));
-        assert_eq!(index_entry(-1.0, b""), (vec![0x40, 0x0f, 255, 255, 255, 255, 255, 255], &b""[..]));
-        assert_eq!(index_entry(-0.0, b""), (vec![0x80, 0, 0, 0, 0, 0, 0, 0], &b"-"[..]));
+        assert_eq!(index_key(1.0, b"m"), [0xbf, 0xf0, 0, 0, 0, 0, 0, 0, b'm']);
+        assert_eq!(index_key(-1.0, b""), [0x40, 0x0f, 255, 255, 255, 255, 255, 255]);
+        assert_eq!(index_key(-0.0, b""), [0x80, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(encode(1.0), [0x3f, 0xf0, 0, 0, 0, 0, 0, 0]);
-        assert!(decode(b"short").is_err() && split_entry(b"short", b"").is_err());
+        assert!(decode(b"short").is_err() && split_entry(b"short").is_err());
     }
 }
