@@ -9,6 +9,7 @@ mod mailbox;
 mod notifications;
 mod outbox;
 mod pause;
+mod watches;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use sluice_topology::Slot;
 
 pub use channels::{Channels, Subscription};
@@ -28,8 +30,10 @@ pub use mailbox::{Push, PushLimits};
 pub use notifications::{Class, Notify};
 pub use outbox::Outbox;
 pub use pause::{Pause, Paused};
+pub use watches::{Watched, Watching};
 
 use outbox::Post;
+use watches::Watches;
 
 use crate::engine::{HearsExpired, Home};
 
@@ -41,6 +45,7 @@ pub struct Clients {
     pub channels: Channels,
     /// CLIENT PAUSE.
     pub pause: Pause,
+    watches: Watches,
     notify: AtomicU32,
     limits: [AtomicU64; 3],
     /// Clients that were ended because they did not take what they were sent.
@@ -54,6 +59,7 @@ impl Default for Clients {
             next_id: AtomicU64::new(1),
             channels: Channels::default(),
             pause: Pause::default(),
+            watches: Watches::default(),
             notify: AtomicU32::new(0),
             limits: Default::default(),
             dropped: AtomicU64::new(0),
@@ -90,6 +96,21 @@ impl Clients {
     /// The client of that number.
     pub fn find(&self, id: u64) -> Option<Arc<Client>> {
         self.connected().get(&id).cloned()
+    }
+
+    /// For the keys that a connection watches.
+    pub fn watching(self: &Arc<Self>) -> Watching {
+        Watching::new(self.clone())
+    }
+
+    /// Whether anybody watches a key. One load.
+    pub fn any_watched(&self) -> bool {
+        self.watches.any()
+    }
+
+    /// A key was changed: by whom it is watched, is told. Called under the key's stripe.
+    pub fn touch(&self, database: u8, key: &Bytes) {
+        self.watches.touch(database, key);
     }
 
     /// Which events of keys are told. One load.
@@ -201,8 +222,6 @@ impl Drop for Registered {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     #[test]

@@ -33,11 +33,12 @@ mod strings;
 mod subcommands;
 mod substrings;
 mod table;
+pub mod transactions;
 
 use crate::glob;
 
 pub use crate::clients::Class;
 pub use error::CommandError;
-pub use run::{Context, Later, LaterReply, Step, check_length, claim, prefetch, run};
-pub use session::{Plane, Session};
+pub use run::{Context, Later, LaterReply, Step, begin_later, check_length, claim, prefetch, run, run_piece};
+pub use session::{Plane, Replies, Session};
 pub use table::{Calls, CommandSpec, Flags, Handler, Keys, Positions, calls, find, table};

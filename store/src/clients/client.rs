@@ -111,6 +111,7 @@ pub struct Client {
     mailbox: Mutex<Mailbox>,
     has_mail: AtomicBool,
     ending: AtomicBool,
+    held: AtomicBool,
     blocked: AtomicU8,
     waker: AtomicWaker,
 }
@@ -136,6 +137,7 @@ impl Client {
             mailbox: Mutex::default(),
             has_mail: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             blocked: AtomicU8::new(0),
             waker: AtomicWaker::new(),
         }
@@ -238,6 +240,16 @@ impl Client {
     /// Whether it is to end.
     pub fn is_ending(&self) -> bool {
         self.ending.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is in the middle of something that has to come to its end first.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
+    }
+
+    /// It is in the middle of something that has to come to its end before the connection does, or no more.
+    pub fn set_held(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
     }
 
     /// Its task is woken by that from now on.

@@ -13,7 +13,6 @@ use tokio::{sync::watch, time::Instant};
 
 /// What waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
 pub enum Paused {
     /// Nothing.
     Nothing,
@@ -27,6 +26,8 @@ pub enum Paused {
 struct Until {
     writes: Option<Instant>,
     all: Option<Instant>,
+    /// The client that is alone, and nobody else may execute anything.
+    alone: Option<u64>,
 }
 
 /// See the module's text.
@@ -34,20 +35,69 @@ pub struct Pause {
     now: AtomicU8,
     until: Mutex<Until>,
     changes: watch::Sender<u64>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// The client is alone as long as this lives.
+pub struct Alone<'a> {
+    pause: &'a Pause,
+    // Given back after the others may go on.
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.pause.set_alone(None);
+    }
 }
 
 impl Default for Pause {
     fn default() -> Self {
-        Self { now: AtomicU8::new(0), until: Mutex::default(), changes: watch::Sender::new(0) }
+        Self {
+            now: AtomicU8::new(0),
+            until: Mutex::default(),
+            changes: watch::Sender::new(0),
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 }
 
 impl Pause {
-    /// What waits now. One load while nothing does.
-    pub fn now(&self) -> Paused {
-        match self.now.load(Ordering::Acquire) {
+    /// What of that client waits now. One load while nothing does.
+    pub fn now(&self, client: u64) -> Paused {
+        match self.now.load(Ordering::SeqCst) {
             0 => Paused::Nothing,
-            _ => self.look(Instant::now()),
+            _ => self.look(client, Instant::now()),
+        }
+    }
+
+    /// Lets nobody else execute anything, from the moment on at which what is under way has ended: the caller drains the gate. Waits for
+    /// others who are alone.
+    pub async fn alone(&self, client: u64) -> Alone<'_> {
+        let turn = self.turn.lock().await;
+        self.set_alone(Some(client));
+        Alone { pause: self, _turn: turn }
+    }
+
+    fn set_alone(&self, client: Option<u64>) {
+        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.alone = client;
+        self.now.store(1, Ordering::SeqCst);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until the pause is over or has changed.
+    pub async fn wait(&self) {
+        let mut changes = self.changes.subscribe();
+        changes.borrow_and_update();
+        let (end, alone) = {
+            let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+            ([until.writes, until.all].into_iter().flatten().min(), until.alone)
+        };
+        match (end, alone) {
+            (_, Some(_)) => drop(changes.changed().await),
+            (Some(end), None) => drop(tokio::time::timeout_at(end, changes.changed()).await),
+            (None, None) => {}
         }
     }
 
@@ -57,40 +107,30 @@ impl Pause {
         let end = Instant::now() + time;
         let place = if what == Paused::All { &mut until.all } else { &mut until.writes };
         *place = Some(place.map_or(end, |before| before.max(end)));
-        let strongest = if until.all.is_some() { Paused::All } else { Paused::Writes };
-        self.now.store(strongest as u8, Ordering::Release);
+        self.now.store(1, Ordering::SeqCst);
         self.changes.send_modify(|count| *count += 1);
     }
 
     /// Ends it.
     pub fn end(&self) {
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Until::default();
-        self.now.store(0, Ordering::Release);
+        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        (until.writes, until.all) = (None, None);
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// A receiver that is told of every change.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
-    /// When what waits now may go on, if nothing changes.
-    pub fn ends_at(&self) -> Option<Instant> {
-        let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        [until.writes, until.all].into_iter().flatten().min()
-    }
-
-    fn look(&self, now: Instant) -> Paused {
+    fn look(&self, client: u64, now: Instant) -> Paused {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         until.writes = until.writes.filter(|end| *end > now);
         until.all = until.all.filter(|end| *end > now);
-        let paused = match (until.all, until.writes) {
-            (Some(_), _) => Paused::All,
-            (None, Some(_)) => Paused::Writes,
-            (None, None) => Paused::Nothing,
-        };
-        self.now.store(paused as u8, Ordering::Release);
-        paused
+        match (until.alone, until.all, until.writes) {
+            (Some(alone), ..) if alone == client => Paused::Nothing,
+            (Some(_), ..) | (None, Some(_), _) => Paused::All,
+            (None, None, Some(_)) => Paused::Writes,
+            (None, None, None) => {
+                self.now.store(0, Ordering::SeqCst);
+                Paused::Nothing
+            }
+        }
     }
 }
 
@@ -101,17 +141,27 @@ mod tests {
     #[test]
     fn the_longer_and_the_stronger_pause_wins() {
         let (pause, second) = (Pause::default(), Duration::from_secs(1));
-        assert_eq!(pause.now(), Paused::Nothing);
+        assert_eq!(pause.now(1), Paused::Nothing);
         pause.begin(Paused::Writes, 100 * second);
         pause.begin(Paused::Writes, second);
         let start = Instant::now();
-        assert_eq!(pause.look(start + 50 * second), Paused::Writes);
+        assert_eq!(pause.look(1, start + 50 * second), Paused::Writes);
         pause.begin(Paused::All, second);
-        assert_eq!(pause.now(), Paused::All);
-        assert_eq!(pause.look(start + 10 * second), Paused::Writes);
-        assert_eq!(pause.look(start + 200 * second), Paused::Nothing);
+        assert_eq!(pause.now(1), Paused::All);
+        assert_eq!(pause.look(1, start + 10 * second), Paused::Writes);
+        assert_eq!(pause.look(1, start + 200 * second), Paused::Nothing);
         pause.begin(Paused::All, second);
         pause.end();
-        assert_eq!(pause.now(), Paused::Nothing);
+        assert_eq!(pause.now(1), Paused::Nothing);
+    }
+
+    #[tokio::test]
+    async fn one_client_is_alone_at_a_time() {
+        let pause = Pause::default();
+        let alone = pause.alone(7).await;
+        assert_eq!((pause.now(7), pause.now(8)), (Paused::Nothing, Paused::All));
+        assert!(tokio::time::timeout(Duration::from_millis(10), pause.alone(8)).await.is_err());
+        drop(alone);
+        assert_eq!((pause.now(7), pause.now(8)), (Paused::Nothing, Paused::Nothing));
     }
 }

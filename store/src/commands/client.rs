@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{CommandError, Context, clients::checked, pubsub, session::Replies};
+use super::{CommandError, Context, clients::checked, pubsub, session::Replies, transactions};
 use crate::{
     clients::Described,
     protocol::{Request, Version},
@@ -125,6 +125,7 @@ pub(super) fn reset(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
     let expected = cx.session.plane.password(&cx.node.settings);
     cx.session.authenticated = expected.is_empty();
     cx.session.database = 0;
+    transactions::forget(cx.session);
     pubsub::forget_all(cx);
     cx.session.client.describe(|described| *described = Described::default());
     cx.session.client.flags.store(0, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     future::Future,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
@@ -15,6 +16,7 @@ use super::{
     session::Plane,
     subcommands,
     table::{self, CommandSpec, Flags, Handler},
+    transactions::{self, Transaction},
 };
 use crate::{
     clients::{Class, Outbox, Paused},
@@ -103,6 +105,8 @@ pub enum Step {
     Wait,
     /// What the writer has gathered has to be committed first, and the keys claimed, waiting for them. Nothing was executed.
     Busy,
+    /// EXEC of what cannot be one batch: the connection executes it in pieces, with everybody else paused. Nothing was executed.
+    Apart,
     /// The reply comes from a future.
     Later(Later),
 }
@@ -113,8 +117,11 @@ fn keys<'q>(spec: &'static CommandSpec, request: &'q Request) -> impl Iterator<I
 }
 
 /// Claims the keys that a request changes, waiting for them: what [`Step::Busy`] asks for.
-pub fn claim(writer: &mut Writer, request: &Request) {
+pub fn claim(session: &Session, writer: &mut Writer, request: &Request) {
     let spec = request.first().and_then(|name| table::find(name));
+    if spec.is_some_and(|spec| spec.name == "exec") {
+        return writer.claim(transactions::claimed_by_exec(session));
+    }
     writer.claim(spec.into_iter().flat_map(|spec| keys(spec, request)).map(|key| (Slot::of_key(key), key.as_ref())));
 }
 
@@ -186,6 +193,81 @@ fn too_long(node: &Node) -> CommandError {
 
 fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandError> {
     let node = cx.node;
+    let spec = admit(cx, request).map_err(|error| refused(cx, request, error))?;
+    // Entered before ownership and generations are looked at, left when the turn's changes are committed: whoever changes them
+    // drains the gate.
+    cx.writer.borrow_mut().enter();
+    let in_multi = cx.session.transaction.is_some();
+    let executes_queued = in_multi && spec.name == "exec";
+    let queues = in_multi && !spec.flags.has(Flags::AT_ONCE);
+    let routed = if executes_queued {
+        let writes = transaction(cx.session).any(Flags::WRITE);
+        route(node, transaction(cx.session).keys(), writes)
+    } else {
+        route(node, keys(spec, request), spec.flags.has(Flags::WRITE))
+    };
+    let refusal = match routed {
+        Ok(Route::Serve) => None,
+        // What is queued waits when it is executed.
+        Ok(Route::Wait) if queues => None,
+        Ok(Route::Wait) => return Ok(Step::Wait),
+        Ok(Route::Moved(text)) => Some(CommandError::new(text)),
+        Ok(Route::Unserved) => Some(CommandError::new("CLUSTERDOWN Hash slot not served")),
+        Err(error) => Some(error),
+    };
+    if let Some(error) = refusal {
+        if executes_queued {
+            transactions::forget(cx.session);
+            return Err(error);
+        }
+        return Err(refused(cx, request, error));
+    }
+    match node.clients.pause.now(cx.session.id()) {
+        Paused::All if cx.session.plane == Plane::Data => return Ok(Step::Paused),
+        Paused::Writes => {
+            let writes = |flags: Flags| flags.intersects(Flags::WRITE.and(Flags::TELLS));
+            let queued = executes_queued && transaction(cx.session).commands().any(|(spec, _)| writes(spec.flags));
+            if queued || writes(spec.flags) {
+                return Ok(Step::Paused);
+            }
+        }
+        _ => {}
+    }
+    if queues {
+        transactions::queue(cx, request);
+        return Ok(Step::Done);
+    }
+    // What was published before a subscription changes reaches those who were subscribed then.
+    let subscribes = spec.flags.has(Flags::SUBSCRIBES) || executes_queued && transaction(cx.session).any(Flags::SUBSCRIBES);
+    if subscribes && !cx.outbox.borrow().is_empty() {
+        return Ok(Step::Busy);
+    }
+    if executes_queued {
+        if !transaction(cx.session).spoiled && transaction(cx.session).has_later() {
+            return Ok(Step::Apart);
+        }
+        let frees = transaction(cx.session).frees();
+        if !cx.writer.borrow_mut().try_claim(transactions::claimed_by_exec(cx.session), frees)? {
+            return Ok(Step::Busy);
+        }
+    } else if spec.flags.intersects(Flags::WRITE.and(Flags::CLAIMS)) && spec.keys.any() {
+        let keys = keys(spec, request).map(|key| (Slot::of_key(key), key.as_ref()));
+        let frees = spec.flags.intersects(Flags::FREES.and(Flags::CLAIMS));
+        if !cx.writer.borrow_mut().try_claim(keys, frees)? {
+            return Ok(Step::Busy);
+        }
+    }
+    execute(cx, spec, request)
+}
+
+/// What MULTI has queued; nothing outside of it.
+fn transaction(session: &Session) -> &Transaction {
+    static NONE: Transaction = Transaction { queued: Vec::new(), spoiled: false };
+    session.transaction.as_deref().unwrap_or(&NONE)
+}
+
+/// Whether there is such a command, and this connection may execute it, with so many words.
+fn admit(cx: &Context<'_, '_>, request: &Request) -> Result<&'static CommandSpec, CommandError> {
     let name = request.first().ok_or_else(CommandError::syntax)?;
     let Some(spec) = table::find(name) else { return Err(unknown(request)) };
     if !cx.session.authenticated && !spec.flags.has(Flags::NO_AUTH) {
@@ -199,45 +281,91 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
         subcommands::check(spec, request)?;
     }
     check_plane(spec, cx.session.plane)?;
-    // Entered before ownership and generations are looked at, left when the turn's changes are committed: whoever changes them
-    // drains the gate.
-    cx.writer.borrow_mut().enter();
-    match route(node, spec, request)? {
-        Route::Serve => {}
-        Route::Wait => return Ok(Step::Wait),
-        Route::Moved(text) => return Err(CommandError::new(text)),
-        Route::Unserved => return Err(CommandError::new("CLUSTERDOWN Hash slot not served")),
-    }
     if cx.session.subscribed && cx.session.version == Version::Resp2 && !allowed_while_subscribed(spec) {
         let name = spec.name;
         return Err(CommandError::new(format!(
             "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
         )));
     }
-    match node.clients.pause.now() {
-        Paused::All if cx.session.plane == Plane::Data => return Ok(Step::Paused),
-        Paused::Writes if spec.flags.intersects(Flags::WRITE.and(Flags::TELLS)) => return Ok(Step::Paused),
-        _ => {}
+    Ok(spec)
+}
+
+/// A request is refused before it is executed or queued: inside MULTI that spoils the transaction, and ends it if it was EXEC.
+fn refused(cx: &mut Context<'_, '_>, request: &Request, error: CommandError) -> CommandError {
+    let Some(transaction) = &mut cx.session.transaction else { return error };
+    transaction.spoiled = true;
+    if !request.first().is_some_and(|name| name.eq_ignore_ascii_case(b"exec")) {
+        return error;
     }
-    // What was published before a subscription changes reaches those who were subscribed then.
-    if spec.flags.has(Flags::SUBSCRIBES) && !cx.outbox.borrow().is_empty() {
-        return Ok(Step::Busy);
-    }
-    if spec.flags.has(Flags::WRITE) && spec.keys.any() {
-        let keys = keys(spec, request).map(|key| (Slot::of_key(key), key.as_ref()));
-        if !cx.writer.borrow_mut().try_claim(keys, spec.flags.has(Flags::FREES))? {
-            return Ok(Step::Busy);
-        }
-    }
+    transactions::forget(cx.session);
+    let text = error.to_string();
+    CommandError::new(format!("EXECABORT Transaction discarded because of: {}", text.strip_prefix("ERR ").unwrap_or(&text)))
+}
+
+/// Executes an admitted, routed, claimed request.
+fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, request: &Request) -> Result<Step, CommandError> {
+    let gathered = cx.writer.borrow().gathered();
     spec.calls.add();
     cx.session.client.note_command(spec.name);
     match spec.handler {
         Handler::Now(execute) => {
             execute(cx, request)?;
+            if cx.node.clients.any_watched() && cx.writer.borrow().gathered() != gathered && spec.flags.has(Flags::WRITE) {
+                keys(spec, request).for_each(|key| cx.node.clients.touch(cx.session.database, key));
+            }
             Ok(Step::Done)
         }
-        Handler::Later(begin) => Ok(Step::Later(begin(node, request)?)),
-        Handler::LaterIn(begin) => Ok(Step::Later(begin(node, cx.session, request)?)),
+        Handler::Later(_) | Handler::LaterIn(_) => Ok(Step::Later(begin_later(cx.node, cx.session, request)?)),
+    }
+}
+
+/// Begins what is executed by a future.
+pub fn begin_later(node: &Arc<Node>, session: &Session, request: &Request) -> Result<Later, CommandError> {
+    match request.first().and_then(|name| table::find(name)).map(|spec| spec.handler) {
+        Some(Handler::Later(begin)) => begin(node, request),
+        Some(Handler::LaterIn(begin)) => begin(node, session, request),
+        Some(Handler::Now(_)) | None => Err(unknown(request)),
+    }
+}
+
+/// Executes one of the commands that EXEC executes; what it answers is one element of the answer, whatever becomes of it.
+pub(super) fn execute_queued(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, request: &Request) {
+    let (mark, gathered, told) = (cx.reply.mark(), cx.writer.borrow().gathered(), cx.outbox.borrow().len());
+    let error = match execute(cx, spec, request) {
+        Ok(_) if cx.reply.overflowed() => too_long(cx.node),
+        Ok(_) => return,
+        Err(error) => error,
+    };
+    cx.writer.borrow_mut().truncate(gathered);
+    cx.outbox.borrow_mut().truncate(told);
+    cx.reply.rewind(mark);
+    cx.reply.error(&error.to_string());
+    cx.node.stats.errors.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Executes the commands in front of a transaction that is executed in pieces, up to the next that is executed by a future. Claims their
+/// keys, waiting for them: the writer is outside the gate. Says of each where its answer begins, and whether it rests on changes.
+pub fn run_piece(cx: &mut Context<'_, '_>, commands: &mut VecDeque<Request>, mut answered: impl FnMut(usize, bool)) {
+    let spec = |request: &Request| {
+        let spec = request.first().and_then(|name| table::find(name));
+        spec.filter(|spec| matches!(spec.handler, Handler::Now(_)))
+    };
+    let piece = commands.iter().map_while(|request| Some((spec(request)?, request)));
+    let keys_of_piece: Vec<Bytes> = piece.flat_map(|(spec, request)| keys(spec, request)).cloned().collect();
+    cx.writer.borrow_mut().claim(keys_of_piece.iter().map(|key| (Slot::of_key(key), key.as_ref())));
+    cx.writer.borrow_mut().enter();
+    while let Some((found, request)) = commands.front().and_then(|request| Some((spec(request)?, request.clone()))) {
+        commands.pop_front();
+        let (mark, gathered) = (cx.reply.mark(), cx.writer.borrow().gathered());
+        match route(cx.node, keys(found, &request), found.flags.has(Flags::WRITE)) {
+            Ok(Route::Serve) => execute_queued(cx, found, &request),
+            Ok(Route::Moved(text)) => cx.reply.error(&text),
+            Ok(Route::Wait) => cx.reply.error("TRYAGAIN the slot is being moved"),
+            Ok(Route::Unserved) => cx.reply.error("CLUSTERDOWN Hash slot not served"),
+            Err(error) => cx.reply.error(&error.to_string()),
+        }
+        let writer = cx.writer.borrow();
+        answered(mark, writer.gathered() != gathered || writer.take_observed());
     }
 }
 
@@ -245,7 +373,7 @@ fn allowed_while_subscribed(spec: &CommandSpec) -> bool {
     spec.flags.has(Flags::SUBSCRIBES) || matches!(spec.name, "ping" | "quit" | "reset")
 }
 
-fn unknown(request: &Request) -> CommandError {
+pub(super) fn unknown(request: &Request) -> CommandError {
     let shown = |word: &bytes::Bytes| String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned();
     let name = request.first().map(shown).unwrap_or_default();
     let arguments: String =
@@ -266,11 +394,10 @@ fn check_plane(spec: &CommandSpec, plane: Plane) -> Result<(), CommandError> {
     }
 }
 
-fn route(node: &Node, spec: &CommandSpec, request: &Request) -> Result<Route, CommandError> {
+fn route<'k>(node: &Node, keys: impl Iterator<Item = &'k Bytes>, writes: bool) -> Result<Route, CommandError> {
     let key_len_max = node.settings.key_size_max.0 as usize;
     let mut slot: Option<Slot> = None;
-    for position in spec.keys.of(request) {
-        let Some(key) = request.get(position) else { continue };
+    for key in keys {
         if key.len() > key_len_max {
             return Err(CommandError::new(format!(
                 "ERR the key has {} bytes, at most {key_len_max} are allowed (key-size-max)",
@@ -285,5 +412,5 @@ fn route(node: &Node, spec: &CommandSpec, request: &Request) -> Result<Route, Co
             slot = Some(of_key);
         }
     }
-    Ok(slot.map_or(Route::Serve, |slot| node.cluster.route(slot, spec.flags.has(Flags::WRITE))))
+    Ok(slot.map_or(Route::Serve, |slot| node.cluster.route(slot, writes)))
 }

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::{clients::Client, config::Settings, protocol::Version};
+use super::transactions::Transaction;
+use crate::{
+    clients::{Client, Watching},
+    config::Settings,
+    protocol::Version,
+};
 
 /// Which listener a connection came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +70,12 @@ pub struct Session {
     pub replies: Replies,
     /// Whether it is subscribed to anything.
     pub subscribed: bool,
+    /// What MULTI has queued.
+    pub transaction: Option<Box<Transaction>>,
+    /// The keys of WATCH.
+    pub watching: Option<Watching>,
+    /// Whether EXEC is executing: nothing waits then, as in Redis.
+    pub executing: bool,
     /// Whether the connection ends once its replies are sent.
     pub closing: bool,
 }
@@ -80,6 +91,9 @@ impl Session {
             database: 0,
             replies: Replies::Sent,
             subscribed: false,
+            transaction: None,
+            watching: None,
+            executing: false,
             closing: false,
         }
     }

@@ -48,6 +48,10 @@ impl Flags {
     pub const CONTAINER: Self = Self(1 << 18);
     /// Waits during CLIENT PAUSE WRITE, though it changes no data.
     pub const TELLS: Self = Self(1 << 19);
+    /// Executed inside MULTI, not queued.
+    pub const AT_ONCE: Self = Self(1 << 20);
+    /// Claims its keys though it does not change them.
+    pub const CLAIMS: Self = Self(1 << 21);
     /// None.
     pub const NONE: Self = Self(0);
 
@@ -279,6 +283,10 @@ const PUBLISH: Flags = Flags::FAST.and(Flags::TELLS);
 const CHANNEL: Flags = PUBLISH.and(Flags::CHANNELS);
 const CHANNELS: Flags = Flags::SUBSCRIBES.and(Flags::CHANNELS);
 const CLIENT: Flags = Flags::CONNECTION.and(Flags::CONTAINER);
+const FAST: Flags = Flags::FAST;
+const AT_ONCE: Flags = Flags::FAST.and(Flags::AT_ONCE);
+const CLAIMS: Flags = AT_ONCE.and(Flags::CLAIMS);
+const LEAVES: Flags = OPEN.and(Flags::AT_ONCE);
 const SUBCOMMANDS: Flags = Flags::CONTAINER;
 const NONE: Flags = Flags::NONE;
 const SLOW_READ: Flags = Flags::READONLY;

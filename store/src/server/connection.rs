@@ -21,7 +21,9 @@ use tokio::{
 use super::turns::{Turn, TurnEnd, Turns};
 use crate::{
     clients::Registered,
-    commands::{Context, Later, Plane, Session, Step, check_length, claim, prefetch, run},
+    commands::{
+        Context, Later, Plane, Replies, Session, Step, begin_later, check_length, claim, prefetch, run, run_piece, transactions,
+    },
     engine::SyncPolicy,
     node::Node,
     protocol::{ProtocolError, ReplyWriter, Request, RequestLimits, RequestReader, Version},
@@ -80,6 +82,8 @@ enum Stopped {
     Wait(Request),
     /// CLIENT PAUSE holds this request back.
     Paused(Request),
+    /// A transaction that is executed in pieces.
+    Apart,
     /// This request has to claim its keys first, waiting for them.
     Busy(Request),
     /// The reply comes from a future.
@@ -122,7 +126,11 @@ impl Connection {
         // Whatever it is at, it is woken when it is sent something, and ends when it is told to.
         poll_fn(|cx| {
             client.register(cx.waker());
-            if client.is_ending() { Poll::Ready(()) } else { exchange.as_mut().poll(cx).map(|End::Closed| ()) }
+            if client.is_ending() && !client.is_held() {
+                Poll::Ready(())
+            } else {
+                exchange.as_mut().poll(cx).map(|End::Closed| ())
+            }
         })
         .await;
         tracing::debug!(client = client.id, "connection ended");
@@ -227,7 +235,7 @@ impl Connection {
             if turn.writer.borrow().is_inside() {
                 turns.commit(&mut turn);
             }
-            claim(&mut turn.writer.borrow_mut(), request);
+            claim(&self.session, &mut turn.writer.borrow_mut(), request);
         }
         let stopped = self.execute_in(&turn, first);
         self.show();
@@ -254,7 +262,10 @@ impl Connection {
         let writer = &turn.writer;
         let node = self.node.clone();
         self.session.client.active_ms.set(node.engine.now_ms());
-        let prefetch = prefetch(&node, &mut writer.borrow_mut(), self.session.database, self.run.make_contiguous());
+        // Inside MULTI nothing is read before EXEC.
+        let in_multi = self.session.transaction.is_some();
+        let ahead = if in_multi { &mut [] } else { self.run.make_contiguous() };
+        let prefetch = prefetch(&node, &mut writer.borrow_mut(), self.session.database, ahead);
         let (mut next, now_ms, out_len_max) = (first, node.engine.now_ms(), node.live.reply_len_max());
         while let Some(request) = next.take().or_else(|| self.run.pop_front()) {
             let (mark, gathered) = (self.out.len(), writer.borrow().gathered());
@@ -282,6 +293,7 @@ impl Connection {
                 }
                 Step::Wait => return Stopped::Wait(request),
                 Step::Paused => return Stopped::Paused(request),
+                Step::Apart => return Stopped::Apart,
                 Step::Busy => return Stopped::Busy(request),
                 Step::Later(later) => return Stopped::Later(later),
             }
@@ -304,8 +316,12 @@ impl Connection {
                 }
                 Stopped::Paused(request) => {
                     self.send().await?;
-                    self.wait_for_pause().await;
+                    self.node.clients.pause.wait().await;
                     (stopped, end) = self.execute(Some(request));
+                }
+                Stopped::Apart => {
+                    self.send().await?;
+                    return self.execute_apart().await;
                 }
                 Stopped::Wait(request) => {
                     self.send().await?;
@@ -377,13 +393,78 @@ impl Connection {
         }
     }
 
-    /// Until the pause is over, or has changed.
-    async fn wait_for_pause(&self) {
-        let pause = &self.node.clients.pause;
-        let mut changes = pause.changes();
-        changes.borrow_and_update();
-        let Some(end) = pause.ends_at() else { return };
-        let _ = tokio::time::timeout_at(end, changes.changed()).await;
+    /// EXEC of what cannot be one batch: in pieces, with everybody else paused. It is not cut short: it would be half done.
+    async fn execute_apart(&mut self) -> Result<(), End> {
+        let (node, client) = (self.node.clone(), self.session.client.clone());
+        let alone = node.clients.pause.alone(client.id).await;
+        let engine = node.engine.clone();
+        // Who looked before the pause began is still inside.
+        let _ = tokio::task::spawn_blocking(move || engine.drain()).await;
+        client.set_held(true);
+        let outcome = self.execute_pieces().await;
+        client.set_held(false);
+        drop(alone);
+        outcome
+    }
+
+    async fn execute_pieces(&mut self) -> Result<(), End> {
+        let begin = self.out.len();
+        let mut commands = VecDeque::new();
+        let (taken, end) = self.in_turn(|cx, _| {
+            cx.writer.borrow_mut().enter();
+            transactions::take(cx)
+        });
+        match taken {
+            Ok(None) => {}
+            Ok(Some(transaction)) => {
+                self.reply().array(transaction.queued.len());
+                commands.extend(transaction.queued);
+            }
+            Err(error) => self.reply().error(&error.to_string()),
+        }
+        self.settle(&end).await?;
+        self.session.executing = true;
+        let replies = std::mem::replace(&mut self.session.replies, Replies::Sent);
+        while !commands.is_empty() {
+            let ((), end) = self.in_turn(|cx, replies| {
+                run_piece(cx, &mut commands, |mark, changed| replies.push((mark, changed)));
+            });
+            self.settle(&end).await?;
+            // What is in front now is executed by a future.
+            if let Some(request) = commands.pop_front() {
+                match begin_later(&self.node, &self.session, &request) {
+                    Ok(later) => self.answer_later(later).await?,
+                    Err(error) => self.reply().error(&error.to_string()),
+                }
+            }
+        }
+        self.session.executing = false;
+        self.session.replies = replies;
+        if self.session.replies.leaves_out() {
+            self.out.truncate(begin);
+        }
+        Ok(())
+    }
+
+    /// Does something in a turn of the thread, behind what others have gathered in it.
+    fn in_turn<R>(&mut self, work: impl FnOnce(&mut Context<'_, '_>, &mut Vec<(usize, bool)>) -> R) -> (R, Arc<TurnEnd>) {
+        let (turns, node) = (self.turns.clone(), self.node.clone());
+        let mut turn = turns.turn();
+        if turn.writer.borrow().is_inside() {
+            turns.commit(&mut turn);
+        }
+        let mut reply = ReplyWriter::new(&mut self.out, self.session.version, node.live.reply_len_max());
+        let mut context = Context {
+            node: &node,
+            session: &mut self.session,
+            reply: &mut reply,
+            writer: &turn.writer,
+            outbox: &turn.outbox,
+            now_ms: node.engine.now_ms(),
+            prefetch: None,
+        };
+        let result = work(&mut context, &mut self.replies);
+        (result, turns.leave(turn))
     }
 
     async fn answer_later(&mut self, later: Later) -> Result<(), End> {

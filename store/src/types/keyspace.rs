@@ -120,7 +120,7 @@ impl<'e> Keyspace<'e> {
     }
 
     /// Where a key lives.
-    pub(super) fn home(&self, key: &[u8]) -> Home {
+    pub fn home(&self, key: &[u8]) -> Home {
         Home { database: self.database, slot: Slot::of_key(key) }
     }
 

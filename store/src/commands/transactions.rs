@@ -1,0 +1,179 @@
+//! Transactions: MULTI queues, EXEC executes all of it in one turn and so in one batch, under the stripes of every key named.
+//!
+//! A command that fails changes nothing and undoes nothing, as in Redis. Commands that are executed by futures cannot share a batch: a
+//! transaction that holds one is executed in pieces while every other client is paused ([`Step::Apart`](super::Step)).
+
+use bytes::Bytes;
+use sluice_topology::Slot;
+
+use super::{
+    CommandError, Context,
+    run::{execute_queued, unknown},
+    session::Session,
+    table::{self, CommandSpec, Flags, Handler},
+};
+use crate::{
+    clients::{ClientFlags, Watched, Watching},
+    protocol::Request,
+};
+
+type Outcome = Result<(), CommandError>;
+
+/// What MULTI has queued.
+#[derive(Default)]
+pub struct Transaction {
+    /// Its commands, in order.
+    pub queued: Vec<Request>,
+    /// A command was refused: EXEC refuses all.
+    pub spoiled: bool,
+}
+
+impl Transaction {
+    /// Its commands and their rows of the table.
+    pub fn commands(&self) -> impl Iterator<Item = (&'static CommandSpec, &Request)> {
+        self.queued.iter().filter_map(|request| Some((table::find(request.first()?)?, request)))
+    }
+
+    /// Every key it names.
+    pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.commands().flat_map(|(spec, request)| spec.keys.of(request).filter_map(|at| request.get(at)))
+    }
+
+    /// Whether one of its commands is all of that.
+    pub fn any(&self, flags: Flags) -> bool {
+        self.commands().any(|(spec, _)| spec.flags.has(flags))
+    }
+
+    /// Whether what it writes only gives space back.
+    pub fn frees(&self) -> bool {
+        self.commands().all(|(spec, _)| !spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::FREES))
+    }
+
+    /// Whether one of its commands is executed by a future.
+    pub fn has_later(&self) -> bool {
+        self.commands().any(|(spec, _)| !matches!(spec.handler, Handler::Now(_)))
+    }
+}
+
+pub(super) fn multi(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
+    if cx.session.transaction.is_some() {
+        return Err(CommandError::new("ERR MULTI calls can not be nested"));
+    }
+    cx.session.transaction = Some(Box::default());
+    cx.session.client.queued.set(1);
+    cx.reply.ok();
+    Ok(())
+}
+
+/// Queues a command. It has passed every check that it would pass outside of a transaction.
+pub(super) fn queue(cx: &mut Context<'_, '_>, request: &Request) {
+    if let Some(transaction) = &mut cx.session.transaction {
+        transaction.queued.push(request.clone());
+        cx.session.client.queued.set(1 + transaction.queued.len() as u64);
+    }
+    cx.reply.simple("QUEUED");
+}
+
+pub(super) fn discard(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
+    if cx.session.transaction.is_none() {
+        return Err(CommandError::new("ERR DISCARD without MULTI"));
+    }
+    forget(cx.session);
+    cx.reply.ok();
+    Ok(())
+}
+
+/// Ends a transaction and its watches.
+pub(super) fn forget(session: &mut Session) {
+    session.transaction = None;
+    session.client.queued.set(0);
+    unwatch_all(session);
+}
+
+fn unwatch_all(session: &mut Session) {
+    session.watching = None;
+    session.client.watched.set(0);
+    session.client.set_flag(ClientFlags::DIRTY, false);
+}
+
+/// WATCH. The keys are claimed: whoever is changing one of them has committed, and whoever changes one later sees the watch.
+pub(super) fn watch(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
+    if cx.session.transaction.is_some() {
+        return Err(CommandError::new("ERR WATCH inside MULTI is not allowed"));
+    }
+    let (keys, database) = (cx.keyspace(), cx.session.database);
+    let mut watching = cx.session.watching.take().unwrap_or_else(|| cx.node.clients.watching());
+    for key in &request[1..] {
+        if !watching.has(database, key) {
+            let present = keys.live(key)?.is_some();
+            let generation = cx.node.engine.live(keys.home(key));
+            watching.add(Watched { database, key: key.clone(), present, generation });
+        }
+    }
+    cx.session.client.watched.set(watching.keys().len() as u64);
+    cx.session.watching = Some(watching);
+    cx.reply.ok();
+    Ok(())
+}
+
+pub(super) fn unwatch(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
+    unwatch_all(cx.session);
+    cx.reply.ok();
+    Ok(())
+}
+
+/// Whether a watched key is not what it was: changed by a command, gone because it expired, or flushed, swapped or moved with its slot.
+fn has_changed(cx: &Context<'_, '_>, watching: &Watching) -> Result<bool, CommandError> {
+    if watching.is_dirty() {
+        return Ok(true);
+    }
+    for watched in watching.keys() {
+        let keys = cx.keyspace().in_database(watched.database);
+        let present = keys.live(&watched.key)?.is_some();
+        let replaced = present && cx.node.engine.live(keys.home(&watched.key)) != watched.generation;
+        if present != watched.present || replaced {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Ends the transaction and its watches; `None`: a watched key has changed, and EXEC has answered that.
+pub fn take(cx: &mut Context<'_, '_>) -> Result<Option<Box<Transaction>>, CommandError> {
+    let transaction = cx.session.transaction.take().ok_or_else(|| CommandError::new("ERR EXEC without MULTI"))?;
+    let changed = match &cx.session.watching {
+        Some(watching) => has_changed(cx, watching)?,
+        None => false,
+    };
+    forget(cx.session);
+    if transaction.spoiled {
+        return Err(CommandError::new("EXECABORT Transaction discarded because of previous errors."));
+    }
+    if changed {
+        cx.reply.null_array();
+        return Ok(None);
+    }
+    Ok(Some(transaction))
+}
+
+/// EXEC of what fits a batch. Every key is claimed.
+pub(super) fn exec(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
+    let Some(transaction) = take(cx)? else { return Ok(()) };
+    cx.reply.array(transaction.queued.len());
+    cx.session.executing = true;
+    for request in &transaction.queued {
+        match request.first().and_then(|name| table::find(name)) {
+            Some(spec) => execute_queued(cx, spec, request),
+            None => cx.reply.error(&unknown(request).to_string()),
+        }
+    }
+    cx.session.executing = false;
+    Ok(())
+}
+
+/// The keys that EXEC has to have claimed: those its commands name, and those that are watched.
+pub(super) fn claimed_by_exec(session: &Session) -> impl Iterator<Item = (Slot, &[u8])> {
+    let named = session.transaction.iter().flat_map(|transaction| transaction.keys()).map(AsRef::as_ref);
+    let watched = session.watching.iter().flat_map(Watching::keys).map(|watched| watched.key.as_ref());
+    named.chain(watched).map(|key| (Slot::of_key(key), key))
+}
