@@ -3,6 +3,7 @@
 mod bits;
 mod collection;
 mod double;
+pub mod geo;
 mod hashes;
 mod hyperloglog;
 mod keyspace;

@@ -138,6 +138,20 @@ pub(crate) fn shape(answer: Answer) -> Answer {
     }
 }
 
+/// Every text that is a number as this one number; members that are numbers too, alike on both sides.
+pub(crate) fn numbers(answer: Answer) -> Answer {
+    let same = |text: &str| text.parse::<f64>().map_or_else(|_| text.to_owned(), |number| number.to_string());
+    match answer {
+        Answer::Bulk(Some(bytes)) => match std::str::from_utf8(&bytes) {
+            Ok(text) => Answer::Bulk(Some(same(text).into_bytes())),
+            Err(_) => Answer::Bulk(Some(bytes)),
+        },
+        Answer::Double(text) => Answer::Double(same(&text)),
+        Answer::Array(elements) => Answer::Array(elements.into_iter().map(numbers).collect()),
+        other => other,
+    }
+}
+
 /// An answer of SSCAN and its kin, of a scan that is done in one page: its elements in an order of their own.
 pub(crate) fn scanned(answer: Answer, width: usize) -> Answer {
     match answer {

@@ -9,7 +9,7 @@ use anyhow::ensure;
 use proptest::prelude::*;
 use sluice_tests::resp::{Answer, Connection};
 
-use crate::family::{self, Family, Words, key, on_key, scan_whole, scanned, shape, tail, words};
+use crate::family::{self, Family, Words, key, numbers, on_key, scan_whole, scanned, shape, tail, words};
 
 struct SortedSets;
 
@@ -250,20 +250,6 @@ fn number(answer: &Answer) -> f64 {
         other => other.text().unwrap_or("nan"),
     };
     text.parse().unwrap_or(f64::NAN)
-}
-
-/// Every text that is a number as this one number; members that are numbers too, alike on both sides.
-fn numbers(answer: Answer) -> Answer {
-    let same = |text: &str| text.parse::<f64>().map_or_else(|_| text.to_owned(), |number| number.to_string());
-    match answer {
-        Answer::Bulk(Some(bytes)) => match std::str::from_utf8(&bytes) {
-            Ok(text) => Answer::Bulk(Some(same(text).into_bytes())),
-            Err(_) => Answer::Bulk(Some(bytes)),
-        },
-        Answer::Double(text) => Answer::Double(same(&text)),
-        Answer::Array(elements) => Answer::Array(elements.into_iter().map(numbers).collect()),
-        other => other,
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,10 +19,11 @@ type Outcome = Result<(), CommandError>;
 
 /// What ZADD is told before the scores.
 #[derive(Default)]
-struct AddWords {
-    options: AddOptions,
+pub(super) struct AddWords {
+    /// As the types know them.
+    pub(super) options: AddOptions,
     /// The reply counts what was changed as well.
-    changed: bool,
+    pub(super) changed: bool,
 }
 
 pub(super) fn zadd(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
@@ -68,7 +69,7 @@ fn add_words(words: &[Bytes]) -> (AddWords, &[Bytes]) {
 }
 
 /// ZADD, ZINCRBY and GEOADD.
-fn add(cx: &mut Context<'_, '_>, key: &[u8], entries: &[(f64, &[u8])], words: &AddWords) -> Outcome {
+pub(super) fn add(cx: &mut Context<'_, '_>, key: &[u8], entries: &[(f64, &[u8])], words: &AddWords) -> Outcome {
     for (_, member) in entries {
         lengths::check_member(cx, member)?;
     }

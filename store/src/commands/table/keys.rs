@@ -1,7 +1,10 @@
 //! Keys whatever they hold.
 
-use super::{ALL, BOTH, FREES, NO_KEYS, ONE, READ, SLOW_FREES, SLOW_READ, SLOW_WRITE, WRITE};
-use crate::commands::{databases, keys, scan};
+use super::{ALL, BOTH, FREES, Keys, NO_KEYS, ONE, READ, SLOW_FREES, SLOW_READ, SLOW_WRITE, WRITE};
+use crate::commands::{databases, keys, scan, sort};
+
+/// The key, and that of STORE.
+const STORING: Keys = Keys::Storing;
 
 commands! {
     "generic";
@@ -23,4 +26,6 @@ commands! {
     "pexpiretime"  2 READ  ONE   "7.0.0"  "O(1)" Now(keys::pexpiretime) "Unix time in milliseconds at which a key expires.";
     "persist"      2 WRITE ONE   "2.2.0"  "O(1)" Now(keys::persist) "Lets a key live for ever.";
     "scan"        -2 SLOW_READ NO_KEYS "2.8.0" "O(COUNT) a call" LaterIn(scan::scan) "Iterates over the keys, with MATCH, COUNT, TYPE.";
+    "sort"        -2 SLOW_WRITE STORING "1.0.0" "O(N log N) of the elements" Now(sort::sort) "Sorts a list, set or sorted set, with BY, LIMIT, GET, ASC, DESC, ALPHA, STORE.";
+    "sort_ro"     -2 SLOW_READ ONE "7.0.0" "O(N log N) of the elements" Now(sort::sort_ro) "Sorts a list, set or sorted set, with BY, LIMIT, GET, ASC, DESC, ALPHA.";
 }
