@@ -33,6 +33,10 @@ lint: setup ## Formatting, clippy, generated files, the chart, scripts; changes 
 unit: setup ## Unit and integration tests, those that need no Kubernetes
 	scripts/test unit
 
+.PHONY: compat-suite
+compat-suite: setup ## Redis' own test suite against redis-server and a store (SUITE_ARGS="unit/multi --cluster")
+	$(ENV) cargo build --quiet --locked -p sluice-store && scripts/compat-suite $(SUITE_ARGS)
+
 .PHONY: crash-loop
 crash-loop: setup ## kill -9 and check, KILLS=200 times under each policy, with WAL and without
 	$(ENV) cargo build --quiet --locked -p sluice-store && \

@@ -9,6 +9,7 @@ mod clusterx;
 mod config;
 mod cursors;
 mod databases;
+mod debug;
 mod error;
 mod flush;
 mod geo;

@@ -12,4 +12,4 @@ pub use live::{Live, SetError, on_log_level};
 pub use load::{ConfigError, Invocation, load, unquote};
 pub use memory::{MemoryPlan, ProcessMemory, plan_memory, process_memory};
 pub use settings::{Settings, Spec, specs};
-pub use value::WalRecovery;
+pub use value::{DebugAllowed, WalRecovery};

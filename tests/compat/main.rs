@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
 
 mod clients;
+mod connections;
 mod databases;
 mod differential;
 mod family;
@@ -11,8 +12,10 @@ mod hashes;
 mod hostile;
 mod kvrocks;
 mod lists;
+mod pubsub;
 mod reference;
 mod sets;
 mod sorting;
 mod strings;
+mod transactions;
 mod zsets;

@@ -36,6 +36,11 @@ pub(super) fn echo(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 
 pub(super) fn auth(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     match request.as_slice() {
+        [_, _] if cx.session.plane.password(&cx.node.settings).is_empty() => {
+            return Err(CommandError::new(
+                "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+            ));
+        }
         [_, password] => authenticate(cx, b"default", password)?,
         [_, user, password] => authenticate(cx, user, password)?,
         _ => return Err(CommandError::syntax()),
@@ -46,12 +51,8 @@ pub(super) fn auth(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 
 fn authenticate(cx: &mut Context<'_, '_>, user: &[u8], password: &[u8]) -> Outcome {
     let expected = cx.session.plane.password(&cx.node.settings);
-    if expected.is_empty() {
-        return Err(CommandError::new(
-            "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
-        ));
-    }
-    if user == b"default" && same(expected.as_bytes(), password) {
+    // Without a password any is right, as in Redis.
+    if user == b"default" && (expected.is_empty() || same(expected.as_bytes(), password)) {
         cx.session.authenticated = true;
         return Ok(());
     }
@@ -81,12 +82,15 @@ pub(super) fn hello(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let mut name = None;
     while let Some(word) = words.next() {
         match word.to_ascii_lowercase().as_slice() {
-            b"auth" => match (words.next(), words.next()) {
-                (Some(user), Some(password)) => authenticate(cx, user, password)?,
-                _ => return Err(CommandError::syntax()),
-            },
-            b"setname" => name = Some(checked(words.next().ok_or_else(CommandError::syntax)?, "Client names")?),
-            _ => return Err(CommandError::syntax()),
+            b"auth" if words.len() >= 2 => {
+                let (user, password) = (words.next(), words.next());
+                authenticate(cx, user.map_or(&[], AsRef::as_ref), password.map_or(&[], AsRef::as_ref))?;
+            }
+            b"setname" if words.len() >= 1 => name = words.next().map(|word| checked(word, "Client names")).transpose()?,
+            _ => {
+                let shown = String::from_utf8_lossy(word);
+                return Err(CommandError::new(format!("ERR Syntax error in HELLO option '{shown}'")));
+            }
         }
     }
     if !cx.session.authenticated {

@@ -282,7 +282,10 @@ fn admit(cx: &Context<'_, '_>, request: &Request) -> Result<&'static CommandSpec
     }
     check_plane(spec, cx.session.plane)?;
     if cx.session.subscribed && cx.session.version == Version::Resp2 && !allowed_while_subscribed(spec) {
-        let name = spec.name;
+        let name = match request.get(1).and_then(|word| subcommands::subcommand(spec.name, word)) {
+            Some(known) => format!("{}|{}", spec.name, known.name),
+            None => spec.name.to_owned(),
+        };
         return Err(CommandError::new(format!(
             "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
         )));
@@ -292,8 +295,9 @@ fn admit(cx: &Context<'_, '_>, request: &Request) -> Result<&'static CommandSpec
 
 /// A request is refused before it is executed or queued: inside MULTI that spoils the transaction, and ends it if it was EXEC.
 fn refused(cx: &mut Context<'_, '_>, request: &Request, error: CommandError) -> CommandError {
-    let Some(transaction) = &mut cx.session.transaction else { return error };
-    transaction.spoiled = true;
+    if let Some(transaction) = &mut cx.session.transaction {
+        transaction.spoiled = true;
+    }
     if !request.first().is_some_and(|name| name.eq_ignore_ascii_case(b"exec")) {
         return error;
     }

@@ -48,6 +48,16 @@ subcommands! {
         "unblock" -3 "id [TIMEOUT|ERROR]" "Ends the wait of a client in a blocking command.";
         "unpause" 2 "" "Ends CLIENT PAUSE.";
     }
+    "debug" {
+        "help" 2 "" "Prints this help.";
+        "loadaof" 2 "" "As RELOAD.";
+        "log" 3 "text" "Writes a line into the log.";
+        "protocol" 3 "string|integer|double|null|array|set|map|attrib|push|verbatim|true|false|bignum" "Answers a value of that type.";
+        "reload" -2 "[option ...]" "Writes everything to the disk and empties the caches.";
+        "set-active-expire" 3 "0|1" "Lets the background leave what has expired alone, or not.";
+        "sleep" 3 "seconds" "Lets this connection sleep; the others go on.";
+        "stringmatch-len" 4 "length pattern" "Matches a text of so many zero bytes.";
+    }
     "pubsub" {
         "channels" -2 "[pattern]" "Channels that somebody is subscribed to.";
         "help" 2 "" "Prints this help.";

@@ -282,6 +282,7 @@ const SUBSCRIBE: Flags = Flags::SUBSCRIBES;
 const PUBLISH: Flags = Flags::FAST.and(Flags::TELLS);
 const CHANNEL: Flags = PUBLISH.and(Flags::CHANNELS);
 const CHANNELS: Flags = Flags::SUBSCRIBES.and(Flags::CHANNELS);
+const DEBUG: Flags = Flags::ADMIN.and(Flags::CONTAINER);
 const CLIENT: Flags = Flags::CONNECTION.and(Flags::CONTAINER);
 const FAST: Flags = Flags::FAST;
 const AT_ONCE: Flags = Flags::FAST.and(Flags::AT_ONCE);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     conflicts,
-    value::{Addresses, Bytes, OutputLimits, Value, WalRecovery},
+    value::{Addresses, Bytes, DebugAllowed, OutputLimits, Value, WalRecovery},
 };
 use crate::{
     clients::Notify,
@@ -115,6 +115,7 @@ settings! {
     checkpoint_dir: String = String::new(), "checkpoint-dir", "Where BGSAVE makes checkpoints; empty: `checkpoints` in the data directory. On another file system the files are copied.";
     #[live] checkpoints_kept: u32 = 2, "checkpoints-kept", "How many checkpoints are kept; older ones are removed.";
     hll_sparse_max: Bytes = Bytes(3000), "hll-sparse-max-bytes", "Bytes up to which a HyperLogLog is stored as runs.";
+    enable_debug_command: DebugAllowed = DebugAllowed::No, "enable-debug-command", "Who may use DEBUG on the clients' port: no, local (loopback peers) or yes.";
     key_size_max: Bytes = Bytes(64 << 10), "key-size-max", "Longest key, in bytes.";
     proto_max_bulk_len: Bytes = Bytes(512 << 20), "proto-max-bulk-len", "Longest argument of a request, in bytes.";
     request_args_max: u32 = 1 << 20, "request-args-max", "Most arguments of a request.";

@@ -183,6 +183,36 @@ impl Value for SyncPolicy {
     }
 }
 
+/// Who may use DEBUG.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DebugAllowed {
+    /// Nobody but the admin plane.
+    No,
+    /// Clients of this machine.
+    Local,
+    /// Everybody.
+    Yes,
+}
+
+impl Value for DebugAllowed {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "no" => Ok(Self::No),
+            "local" => Ok(Self::Local),
+            "yes" => Ok(Self::Yes),
+            _ => Err("it has to be no, local or yes".into()),
+        }
+    }
+
+    fn render(&self) -> String {
+        match self {
+            Self::No => "no".into(),
+            Self::Local => "local".into(),
+            Self::Yes => "yes".into(),
+        }
+    }
+}
+
 /// What a start does with a damaged write-ahead log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalRecovery {

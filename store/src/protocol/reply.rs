@@ -141,6 +141,31 @@ impl<'a> ReplyWriter<'a> {
         }
     }
 
+    /// Yes or no.
+    pub fn boolean(&mut self, value: bool) {
+        match self.version {
+            Version::Resp2 => self.integer(i64::from(value)),
+            Version::Resp3 => self.out.extend_from_slice(if value { b"#t\r\n" } else { b"#f\r\n" }),
+        }
+    }
+
+    /// A whole number of any size.
+    pub fn big_number(&mut self, digits: &str) {
+        match self.version {
+            Version::Resp2 => self.bulk(digits.as_bytes()),
+            Version::Resp3 => {
+                self.out.extend_from_slice(b"(");
+                self.out.extend_from_slice(digits.as_bytes());
+                self.out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
+    /// The header of what is said about the reply behind it, RESP3 alone; that many pairs follow.
+    pub fn attribute(&mut self, pairs: usize) {
+        self.header(b'|', pairs);
+    }
+
     /// The header of an array; that many replies follow.
     pub fn array(&mut self, length: usize) {
         self.header(b'*', length);

@@ -177,6 +177,8 @@ impl Connection {
     /// Executes every whole request that has arrived.
     async fn answer_all(&mut self) -> Result<(), End> {
         while !self.session.closing {
+            // What was sent to it before it asked comes first.
+            self.take_mail();
             self.gather();
             if self.run.is_empty() {
                 if let Some(error) = self.broken.take() {
@@ -285,9 +287,15 @@ impl Connection {
                     if self.session.replies.leaves_out() {
                         self.out.truncate(mark);
                     }
+                    // What it published may come to itself, behind this reply.
+                    let hears_itself = self.session.subscribed && !turn.outbox.borrow().is_empty();
                     let writer = writer.borrow();
                     self.replies.push((mark, writer.gathered() != gathered || writer.take_observed()));
-                    if self.out.len() >= SEND_AT || writer.gathered_bytes() >= TURN_BYTES_MAX || self.session.closing {
+                    if hears_itself
+                        || self.out.len() >= SEND_AT
+                        || writer.gathered_bytes() >= TURN_BYTES_MAX
+                        || self.session.closing
+                    {
                         break;
                     }
                 }

@@ -1,10 +1,11 @@
 //! The server.
 
-use super::{ADMIN, CONNECTION, NO_KEYS, NONE, SLOW_READ, SLOW_WRITE};
-use crate::commands::{config, databases, flush, info, persistence, scan, server};
+use super::{ADMIN, CONNECTION, DEBUG, NO_KEYS, NONE, SLOW_READ, SLOW_WRITE};
+use crate::commands::{config, databases, debug, flush, info, persistence, scan, server};
 
 commands! {
     "server";
+    "debug"       -2 DEBUG NO_KEYS "1.0.0" "see the subcommands" LaterIn(debug::debug) "SLEEP, RELOAD, PROTOCOL and what else tests ask for; see enable-debug-command.";
     "dbsize"       1 SLOW_READ NO_KEYS "1.0.0" "O(N) of the keys" LaterIn(scan::dbsize) "How many keys there are, counted.";
     "swapdb"       3 SLOW_WRITE NO_KEYS "4.0.0" "O(1)" LaterIn(databases::swapdb) "Exchanges what two databases hold.";
     "flushdb"     -1 SLOW_WRITE NO_KEYS "1.0.0" "O(N) of the slots that hold keys" LaterIn(server::flushdb) "Deletes every key of the database.";

@@ -1,0 +1,171 @@
+//! CLIENT, and what one connection does to another.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use sluice_tests::{
+    resp::{Answer, Connection},
+    store::Setup,
+};
+
+use crate::{family::words, reference::RedisServer};
+
+fn text_of(answer: &Answer) -> String {
+    match answer {
+        Answer::Verbatim(text) => text.clone(),
+        other => other.text().unwrap_or_default().to_owned(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_about_connections_are_those_of_redis() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let (redis, store) = (RedisServer::start()?, Setup::new(root.path().join("data"), &[])?.start().await?);
+    redis.client().await?;
+    let texts = [
+        "CLIENT GETNAME",
+        "CLIENT SETNAME one",
+        "CLIENT GETNAME",
+        "CLIENT LIST TYPE what",
+        "CLIENT LIST ID",
+        "CLIENT LIST ID x",
+        "CLIENT LIST what",
+        "CLIENT KILL",
+        "CLIENT KILL ID",
+        "CLIENT KILL ID x",
+        "CLIENT KILL TYPE x",
+        "CLIENT KILL USER x",
+        "CLIENT KILL SKIPME x",
+        "CLIENT KILL ID 0",
+        "CLIENT KILL 1.2.3.4:5",
+        "CLIENT KILL ID 99999999",
+        "CLIENT KILL TYPE master",
+        "CLIENT NO-EVICT x",
+        "CLIENT NO-EVICT on",
+        "CLIENT NO-EVICT OFF",
+        "CLIENT PAUSE x",
+        "CLIENT PAUSE -1",
+        "CLIENT PAUSE 1 what",
+        "CLIENT UNPAUSE",
+        "CLIENT UNPAUSE x",
+        "CLIENT REPLY what",
+        "CLIENT REPLY ON",
+        "CLIENT UNBLOCK x",
+        "CLIENT UNBLOCK 12345",
+        "CLIENT UNBLOCK 1 what",
+        "CLIENT GETREDIR",
+        "CLIENT TRACKINGINFO",
+        "CLIENT CACHING yes",
+        "CLIENT WHAT",
+        "CLIENT",
+        "CLIENT ID x",
+        "CLIENT SETNAME",
+        "HELLO 4",
+        "HELLO x",
+        "HELLO 3 WHAT",
+        "HELLO 3 SETNAME",
+        "HELLO 3 AUTH a",
+        "AUTH a",
+        "AUTH a b",
+        "AUTH a b c",
+        "AUTH",
+        "PING a b",
+        "ECHO",
+        "ECHO a b",
+        "SELECT x",
+        "SELECT 99",
+        "SELECT -1",
+        "QUIT x y",
+    ];
+    for version in ["2", "3"] {
+        for text in texts {
+            let mut answers = Vec::new();
+            for address in [redis.address(), store.address()] {
+                let mut connection = Connection::open(&address).await?;
+                connection.ask(&["HELLO", version]).await?;
+                answers.push(connection.ask_all(&[words(text)]).await?);
+            }
+            ensure!(answers[0] == answers[1], "{text}, RESP{version}\n redis: {:?}\nsluice: {:?}", answers[0], answers[1]);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_listed_named_and_ended() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[])?.start().await?;
+    let (mut one, mut other) = (Connection::open(&store.address()).await?, Connection::open(&store.address()).await?);
+    one.ask_all(&["CLIENT SETNAME victim", "SELECT 3", "CLIENT SETINFO LIB-NAME lib", "MULTI", "GET a"].map(words)).await?;
+    let list = text_of(&other.ask(&["CLIENT", "LIST"]).await?);
+    let line = list.lines().find(|line| line.contains("name=victim")).context("it is not listed")?;
+    for field in [" db=3 ", " multi=1 ", " flags=x ", " cmd=multi ", " lib-name=lib ", " resp=2 ", " addr=127.0.0.1:"] {
+        ensure!(line.contains(field), "{field:?} is not in {line}");
+    }
+    ensure!(list.lines().count() == 2, "{list}");
+    let id = line.strip_prefix("id=").and_then(|rest| rest.split(' ').next()).context("an id")?;
+    ensure!(other.ask(&["CLIENT", "KILL", "ID", id]).await? == Answer::Integer(1));
+    ensure!(one.ask(&["PING"]).await.is_err(), "it is still connected");
+    ensure!(text_of(&other.ask(&["CLIENT", "LIST"]).await?).lines().count() == 1);
+    // Itself: with a reply, and then the end.
+    ensure!(other.ask(&["CLIENT", "KILL", "SKIPME", "no"]).await? == Answer::Integer(1));
+    ensure!(other.ask(&["PING"]).await.is_err(), "it is still connected");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_holds_commands_back_and_loses_none() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[])?.start().await?;
+    let (mut one, mut other) = (Connection::open(&store.address()).await?, Connection::open(&store.address()).await?);
+    other.ask(&["CLIENT", "PAUSE", "100000", "WRITE"]).await?;
+    ensure!(one.ask(&["GET", "k"]).await? == Answer::Bulk(None), "reads go on");
+    one.send(&["SET k 1", "GET k", "PUBLISH c x"].map(words)).await?;
+    let early = tokio::time::timeout(Duration::from_millis(200), one.answer()).await;
+    ensure!(early.is_err(), "{early:?}");
+    ensure!(other.ask(&["GET", "k"]).await? == Answer::Bulk(None));
+    other.ask(&["CLIENT", "UNPAUSE"]).await?;
+    let answers = [one.answer().await?, one.answer().await?, one.answer().await?];
+    ensure!(answers == [Answer::Simple("OK".into()), Answer::Bulk(Some(b"1".to_vec())), Answer::Integer(0)], "{answers:?}");
+    let begun = Instant::now();
+    other.ask(&["CLIENT", "PAUSE", "300"]).await?;
+    ensure!(one.ask(&["GET", "k"]).await?.text() == Some("1"));
+    ensure!(begun.elapsed() >= Duration::from_millis(250), "it did not wait");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_that_are_not_wanted_are_not_sent() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let (redis, store) = (RedisServer::start()?, Setup::new(root.path().join("data"), &[])?.start().await?);
+    redis.client().await?;
+    let commands = [
+        "SET a 1",
+        "CLIENT REPLY SKIP",
+        "INCR a",
+        "INCR a",
+        "CLIENT REPLY OFF",
+        "INCR a",
+        "NOSUCH",
+        "DBSIZE",
+        "CLIENT REPLY SKIP",
+        "INCR a",
+        "CLIENT REPLY ON",
+        "GET a",
+        "CLIENT REPLY SKIP",
+        "DBSIZE",
+        "PING end",
+    ];
+    let mut answered = Vec::new();
+    for address in [redis.address(), store.address()] {
+        let mut connection = Connection::open(&address).await?;
+        connection.send(&commands.map(words)).await?;
+        let mut answers = Vec::new();
+        while answers.last().and_then(Answer::text) != Some("end") {
+            answers.push(connection.answer().await?);
+        }
+        answered.push(answers);
+    }
+    ensure!(answered[0] == answered[1], " redis: {:?}\nsluice: {:?}", answered[0], answered[1]);
+    Ok(())
+}
