@@ -1,6 +1,7 @@
 //! Commands: one table of specs, one file a family.
 
 mod bits;
+mod blocking;
 mod client;
 mod client_filter;
 mod clients;
@@ -28,6 +29,7 @@ mod pubsub;
 mod run;
 mod scan;
 mod server;
+mod serving;
 mod session;
 mod sets;
 mod sort;
@@ -43,5 +45,6 @@ use crate::glob;
 pub use crate::clients::Class;
 pub use error::CommandError;
 pub use run::{Context, Later, LaterReply, Step, begin_later, check_length, claim, prefetch, run, run_piece};
-pub use session::{Plane, Replies, Session};
+pub use serving::{Serving, serve};
+pub use session::{Plane, Replies, Session, Waited};
 pub use table::{Calls, CommandSpec, Flags, Handler, Keys, Positions, calls, find, table};

@@ -3,6 +3,7 @@
 //! Invariants: every user key begins with its slot and generation; nothing here ever writes a range tombstone; `system` records are
 //! written with a synced WAL in every mode. The bytes on disk are described in `engine/FORMAT.md`.
 
+mod awaited;
 mod batch;
 mod caches;
 mod checkpoint;
@@ -46,6 +47,7 @@ mod versions;
 mod worker;
 mod writer;
 
+pub use awaited::Awaited;
 pub use batch::Gathered;
 pub use caches::CacheUse;
 pub use checkpoint::{Save, SaveError, Saves};

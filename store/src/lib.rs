@@ -2,6 +2,7 @@
 //!
 //! Rooms, each importing only from those below it: server, commands, clients, migration, cluster, types, engine, protocol; config beside them.
 
+pub mod blocked;
 pub mod clients;
 pub mod cluster;
 pub mod commands;

@@ -11,6 +11,7 @@ use std::{
 use sluice_topology::admin::{NodeStatus, PersistenceStatus};
 
 use crate::{
+    blocked::Blocked,
     clients::Clients,
     cluster::{Cluster, PeerAccess},
     config::{Live, Settings},
@@ -59,6 +60,8 @@ pub struct Node {
     pub migrations: Arc<Migrations>,
     /// Who is connected.
     pub clients: Arc<Clients>,
+    /// Who of them waits for keys.
+    pub blocked: Arc<Blocked>,
     /// Its sweep of what has expired.
     pub sweep: Sweep,
     /// Its counters.
@@ -88,6 +91,7 @@ impl Node {
             backoff_max: std::time::Duration::from_millis(settings.migrate_backoff_ms_max.max(1)),
         };
         let migrations = Arc::new(Migrations::open(engine.clone(), cluster.clone(), limits)?);
+        let blocked = Arc::new(Blocked::new(engine.clone()));
         let clients = Arc::new(Clients::default());
         clients.set_notify(settings.notify);
         clients.set_limits(settings.client_output_buffer_limit.pubsub);
@@ -98,6 +102,7 @@ impl Node {
             engine,
             cluster,
             migrations,
+            blocked,
             clients,
             sweep,
             stats: Stats::default(),
@@ -133,6 +138,7 @@ impl Node {
     /// From now on not ready.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
+        self.blocked.close();
     }
 
     /// The node's account of itself, for `CLUSTERX STATUS`.

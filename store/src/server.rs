@@ -1,10 +1,12 @@
 //! Listeners, connections, the admin plane, shutdown.
 
 mod admin;
+mod apart;
 mod connection;
 mod data;
 mod listen;
 mod process;
 mod turns;
+mod waiting;
 
 pub use process::serve;

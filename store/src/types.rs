@@ -29,6 +29,6 @@ pub use sets::{Removed, Set, SetMoved, SetOperation};
 pub use sorted_sets::{
     AddOptions, Added, Aggregate, Combination, Extreme, LexBound, LexRange, Popped, ScoreRange, Selection, SortedSet,
 };
-pub(crate) use strings::parse_integer;
 pub use strings::{Condition, SetOptions, SetOutcome, Ttl};
+pub(crate) use strings::{parse_float, parse_integer};
 pub use substrings::{Compared, Match, Touch, longest_common, range};

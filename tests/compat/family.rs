@@ -184,7 +184,7 @@ pub(crate) async fn scan_whole(
     }
 }
 
-fn number_of_environment<N: std::str::FromStr>(name: &str, otherwise: N) -> N {
+pub(crate) fn number_of_environment<N: std::str::FromStr>(name: &str, otherwise: N) -> N {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 

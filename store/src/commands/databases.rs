@@ -40,7 +40,9 @@ pub(super) fn swapdb(node: &Arc<Node>, _: &Session, request: &Request) -> Result
     let (one, other) = (find(node, one).ok_or_else(out_of_range)?, find(node, other).ok_or_else(out_of_range)?);
     let node = node.clone();
     Ok(Box::pin(async move {
-        offload(move || Ok(node.engine.swap_databases(one, other, || true)?)).await?;
+        let engine = node.engine.clone();
+        offload(move || Ok(engine.swap_databases(one, other, || true)?)).await?;
+        [one, other].into_iter().for_each(|database| node.blocked.retry(database));
         Ok(ok_later())
     }))
 }

@@ -74,6 +74,7 @@ fn server(node: &Node) -> String {
 fn clients(node: &Node) -> String {
     lines(&[
         ("connected_clients", node.stats.connections.load(Relaxed).to_string()),
+        ("blocked_clients", node.blocked.count().to_string()),
         ("maxclients", node.live.maxclients().to_string()),
     ])
 }

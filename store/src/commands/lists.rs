@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::{CommandError, Context};
+use super::{Class, CommandError, Context};
 use crate::{
     protocol::{Aggregate, ReplyWriter, Request},
     types::{End, List, offsets_of_range, parse_integer},
@@ -30,8 +30,27 @@ pub(super) fn rpushx(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 
 fn push(cx: &mut Context<'_, '_>, request: &Request, end: End, if_there: bool) -> Outcome {
     let size = cx.keyspace().list_push(&request[1], end, request[2..].iter().map(Bytes::as_ref), if_there)?;
+    if size > 0 {
+        cx.event(Class::List, pushed(end), &request[1]);
+    }
     cx.reply.unsigned(size);
     Ok(())
+}
+
+fn pushed(end: End) -> &'static str {
+    if end == End::Front { "lpush" } else { "rpush" }
+}
+
+fn popped(end: End) -> &'static str {
+    if end == End::Front { "lpop" } else { "rpop" }
+}
+
+/// Tells that elements of a list are gone, and the list with the last of them.
+fn tell(cx: &mut Context<'_, '_>, name: &'static str, key: &[u8], left: u64) {
+    cx.event(Class::List, name, key);
+    if left == 0 {
+        cx.event(Class::Generic, "del", key);
+    }
 }
 
 pub(super) fn lpop(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
@@ -63,6 +82,7 @@ fn pop(cx: &mut Context<'_, '_>, name: &str, request: &Request, end: End) -> Out
 pub(super) fn pop_one(cx: &mut Context<'_, '_>, key: &[u8], end: End) -> Result<bool, CommandError> {
     let keys = cx.keyspace();
     let left = keys.list_pop(key, end, 1, cx.reply, |_, _| (), ReplyWriter::bulk)?;
+    left.iter().for_each(|left| tell(cx, popped(end), key, *left));
     Ok(left.is_some())
 }
 
@@ -71,6 +91,7 @@ pub(super) fn pop_some(cx: &mut Context<'_, '_>, key: &[u8], end: End, count: u6
     let keys = cx.keyspace();
     let begin = |reply: &mut ReplyWriter<'_>, count| reply.array(count as usize);
     let left = keys.list_pop(key, end, count, cx.reply, begin, ReplyWriter::bulk)?;
+    left.iter().filter(|_| count > 0).for_each(|left| tell(cx, popped(end), key, *left));
     Ok(left.is_some())
 }
 
@@ -104,9 +125,10 @@ pub(super) fn lset(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         return Err(CommandError::new("ERR no such key"));
     }
     match cx.keyspace().list_set(&request[1], parse_integer(&request[2])?, &request[3])? {
-        Some(true) => cx.reply.ok(),
+        Some(true) => cx.event(Class::List, "lset", &request[1]),
         _ => return Err(CommandError::new("ERR index out of range")),
     }
+    cx.reply.ok();
     Ok(())
 }
 
@@ -127,14 +149,19 @@ pub(super) fn lrange(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 
 pub(super) fn ltrim(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let (start, stop) = (parse_integer(&request[2])?, parse_integer(&request[3])?);
-    cx.keyspace().list_trim(&request[1], start, stop)?;
+    if let Some(left) = cx.keyspace().list_trim(&request[1], start, stop)? {
+        tell(cx, "ltrim", &request[1], left);
+    }
     cx.reply.ok();
     Ok(())
 }
 
 pub(super) fn lrem(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let count = parse_integer(&request[2])?;
-    let (removed, _) = cx.keyspace().list_remove(&request[1], count, &request[3])?;
+    let (removed, left) = cx.keyspace().list_remove(&request[1], count, &request[3])?;
+    if removed > 0 {
+        tell(cx, "lrem", &request[1], left);
+    }
     cx.reply.unsigned(removed);
     Ok(())
 }
@@ -148,7 +175,10 @@ pub(super) fn linsert(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     match cx.keyspace().list_insert(&request[1], &request[3], before, &request[4])? {
         None => cx.reply.integer(0),
         Some(None) => cx.reply.integer(-1),
-        Some(Some(size)) => cx.reply.unsigned(size),
+        Some(Some(size)) => {
+            cx.event(Class::List, "linsert", &request[1]);
+            cx.reply.unsigned(size);
+        }
     }
     Ok(())
 }
@@ -258,8 +288,10 @@ pub(super) fn rpoplpush(cx: &mut Context<'_, '_>, request: &Request) -> Outcome 
 
 /// Answers with the element that it moves; false when there is none.
 pub(super) fn move_one(cx: &mut Context<'_, '_>, from: (&[u8], End), to: (&[u8], End)) -> Result<bool, CommandError> {
-    let Some((value, _)) = cx.keyspace().list_move(from, to)? else { return Ok(false) };
+    let Some((value, left)) = cx.keyspace().list_move(from, to)? else { return Ok(false) };
     cx.reply.bulk(&value);
+    cx.event(Class::List, pushed(to.1), to.0);
+    tell(cx, popped(from.1), from.0, left);
     Ok(true)
 }
 
@@ -307,7 +339,8 @@ impl<'q> ManyPop<'q> {
             let mark = cx.reply.mark();
             cx.reply.array(2);
             cx.reply.bulk(key);
-            if pop_some(cx, key, self.end, self.count)? {
+            let popped = pop_some(cx, key, self.end, self.count);
+            if cx.passes_over(popped)? {
                 return Ok(true);
             }
             cx.reply.rewind(mark);

@@ -19,6 +19,7 @@ use super::{
     transactions::{self, Transaction},
 };
 use crate::{
+    blocked::Wait,
     clients::{Class, Outbox, Paused},
     cluster::Route,
     engine::{Home, Writer},
@@ -109,6 +110,8 @@ pub enum Step {
     Apart,
     /// The reply comes from a future.
     Later(Later),
+    /// There is nothing to answer with yet: the connection waits for that. Nothing was changed.
+    Blocked(Wait),
 }
 
 /// The keys of a request, by the table; none when it is no command.
@@ -162,9 +165,13 @@ pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
             if cx.reply.overflowed() {
                 // An error changes nothing.
                 cx.writer.borrow_mut().truncate(gathered);
+                cx.outbox.borrow_mut().truncate(told);
             }
             check_length(cx.node, cx.reply, mark);
-            step
+            match cx.session.wait.take() {
+                Some(wait) => Step::Blocked(wait),
+                None => step,
+            }
         }
         Err(error) => {
             cx.writer.borrow_mut().truncate(gathered);
@@ -250,14 +257,20 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
         if !cx.writer.borrow_mut().try_claim(transactions::claimed_by_exec(cx.session), frees)? {
             return Ok(Step::Busy);
         }
-    } else if spec.flags.intersects(Flags::WRITE.and(Flags::CLAIMS)) && spec.keys.any() {
+    } else if claims(spec, request) {
         let keys = keys(spec, request).map(|key| (Slot::of_key(key), key.as_ref()));
-        let frees = spec.flags.intersects(Flags::FREES.and(Flags::CLAIMS));
+        let frees = spec.flags.has(Flags::FREES) || !spec.flags.has(Flags::WRITE);
         if !cx.writer.borrow_mut().try_claim(keys, frees)? {
             return Ok(Step::Busy);
         }
     }
     execute(cx, spec, request)
+}
+
+/// Whether a request has its keys claimed. One that may wait for them does: otherwise a change would fall between the look and the wait.
+fn claims(spec: &CommandSpec, request: &Request) -> bool {
+    spec.keys.any()
+        && (spec.flags.intersects(Flags::WRITE.and(Flags::CLAIMS)) || spec.flags.has(Flags::WAITS) && asks_to_wait(request))
 }
 
 /// What MULTI has queued; nothing outside of it.
@@ -309,7 +322,9 @@ fn refused(cx: &mut Context<'_, '_>, request: &Request, error: CommandError) -> 
 /// Executes an admitted, routed, claimed request.
 fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, request: &Request) -> Result<Step, CommandError> {
     let gathered = cx.writer.borrow().gathered();
-    spec.calls.add();
+    if cx.session.waited.is_none() {
+        spec.calls.add();
+    }
     cx.session.client.note_command(spec.name);
     match spec.handler {
         Handler::Now(execute) => {
@@ -371,6 +386,11 @@ pub fn run_piece(cx: &mut Context<'_, '_>, commands: &mut VecDeque<Request>, mut
         let writer = cx.writer.borrow();
         answered(mark, writer.gathered() != gathered || writer.take_observed());
     }
+}
+
+/// Whether a command that only reads is asked to wait: XREAD BLOCK.
+fn asks_to_wait(request: &Request) -> bool {
+    request[1..].iter().take_while(|word| !word.eq_ignore_ascii_case(b"streams")).any(|word| word.eq_ignore_ascii_case(b"block"))
 }
 
 fn allowed_while_subscribed(spec: &CommandSpec) -> bool {

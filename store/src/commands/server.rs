@@ -27,15 +27,16 @@ fn flush(node: &Arc<Node>, databases: Vec<u8>, request: &Request) -> Result<Late
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_millis(node.live.park_timeout_ms());
         loop {
             changes.borrow_and_update();
-            let (for_worker, databases) = (node.clone(), databases.clone());
+            let (for_worker, flushed) = (node.clone(), databases.clone());
             let flushed = offload(move || {
                 let (engine, cluster) = (&for_worker.engine, &for_worker.cluster);
                 // A slot that is being switched is another node's in a moment, with what it holds now.
                 let served = cluster.served();
-                Ok(engine.flush_slots(&databases, served.iter(), || !cluster.any_parked())?)
+                Ok(engine.flush_slots(&flushed, served.iter(), || !cluster.any_parked())?)
             })
             .await?;
             if flushed {
+                databases.iter().for_each(|database| node.blocked.retry(*database));
                 return Ok(ok_later());
             }
             if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::transactions::Transaction;
 use crate::{
+    blocked::Wait,
     clients::{Client, Watching},
     config::Settings,
     protocol::Version,
@@ -54,6 +57,15 @@ impl Replies {
     }
 }
 
+/// A wait that is going on.
+#[derive(Clone, Copy, Debug)]
+pub struct Waited {
+    /// Its place among those who wait.
+    pub ticket: u64,
+    /// Until then; `None`: without end.
+    pub deadline: Option<Instant>,
+}
+
 /// The state of a connection that commands read and change.
 pub struct Session {
     /// What others see of it.
@@ -76,6 +88,10 @@ pub struct Session {
     pub watching: Option<Watching>,
     /// Whether EXEC is executing: nothing waits then, as in Redis.
     pub executing: bool,
+    /// The command under way has waited, and is executed once more.
+    pub waited: Option<Waited>,
+    /// What the command that was just executed waits for.
+    pub wait: Option<Wait>,
     /// Whether the connection ends once its replies are sent.
     pub closing: bool,
 }
@@ -94,6 +110,8 @@ impl Session {
             transaction: None,
             watching: None,
             executing: false,
+            waited: None,
+            wait: None,
             closing: false,
         }
     }

@@ -14,6 +14,7 @@ pub(super) mod algebra;
 pub(super) mod pages;
 pub(super) mod pops;
 pub(super) mod ranges;
+pub(super) mod waiting;
 
 type Outcome = Result<(), CommandError>;
 

@@ -52,6 +52,8 @@ impl Flags {
     pub const AT_ONCE: Self = Self(1 << 20);
     /// Claims its keys though it does not change them.
     pub const CLAIMS: Self = Self(1 << 21);
+    /// May wait for its keys.
+    pub const WAITS: Self = Self(1 << 22);
     /// None.
     pub const NONE: Self = Self(0);
 
@@ -76,6 +78,7 @@ impl Flags {
             (Self::WRITE, "write"),
             (Self::READONLY, "readonly"),
             (Self::FAST, "fast"),
+            (Self::WAITS, "blocking"),
             (Self::ADMIN, "admin"),
             (Self::NO_AUTH, "no_auth"),
         ];

@@ -14,7 +14,7 @@ use sluice_topology::{InstanceId, NodeId, Slot};
 use self::counters::Committed;
 pub use self::{counters::Counters, options::EngineOptions};
 use super::{
-    CacheUse, EngineError, Fault, FlushError, FlushWait, Generation, Home, Inside, Space, SyncPolicy,
+    Awaited, CacheUse, EngineError, Fault, FlushError, FlushWait, Generation, Home, Inside, Space, SyncPolicy,
     caches::Caches,
     checkpoint::Checkpoints,
     clock::{self, Clock},
@@ -73,6 +73,7 @@ pub struct Engine {
     removable: Arc<Removable>,
     expiries: Expiries,
     stripes: Stripes,
+    awaited: Awaited,
     contents: Contents,
     records: RecordCache,
     feed: Feed,
@@ -132,6 +133,7 @@ impl Engine {
             rounds: FlushRounds::start(database.clone(), clock.clone(), identity.instance, options.wal, marker.round)?,
             reclaimer: Reclaimer::start(database.clone(), gate.clone(), readers.clone(), removable.clone(), &table, options.wal)?,
             versions: Versions::open(database.clone())?,
+            awaited: Awaited::new(),
             contents: Contents::load(&database, table.databases()),
             table,
             clock_floor_ms: AtomicU64::new(floor_ms),
@@ -376,6 +378,11 @@ impl Engine {
 
     pub(super) fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// Keys that somebody waits for.
+    pub fn awaited(&self) -> &Awaited {
+        &self.awaited
     }
 
     pub(super) fn contents(&self) -> &Contents {

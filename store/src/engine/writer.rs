@@ -34,7 +34,10 @@ pub struct Writer {
     holder: Holder,
     stripes: Vec<Stripe>,
     batch: Batch,
-    discarded: Vec<(Slot, Generation, u64)>,
+    /// Collections that go with it, and where among what was gathered their reclaim records are.
+    discarded: Vec<(usize, Slot, Generation, u64)>,
+    /// Keys it changed while somebody waited for them.
+    ready: Vec<(Home, Vec<u8>)>,
     expired: u64,
     /// Keys of these, and how much had been gathered before them: while somebody wants to hear of them.
     expired_keys: Vec<(usize, Home, Vec<u8>)>,
@@ -61,6 +64,7 @@ impl Writer {
             stripes: Vec::new(),
             batch,
             discarded: Vec::new(),
+            ready: Vec::new(),
             expired: 0,
             expired_keys: Vec::new(),
             commits: 0,
@@ -134,6 +138,7 @@ impl Writer {
     pub fn truncate(&mut self, len: usize) {
         self.batch.truncate(len);
         self.expired_keys.retain(|(before, ..)| *before < len);
+        self.discarded.retain(|(at, ..)| *at < len);
     }
 
     /// How often it has committed: what was read before a commit may be old after it.
@@ -169,6 +174,11 @@ impl Writer {
         found
     }
 
+    /// Something gathered was read before, if `observed`: undoes [`Writer::take_observed`].
+    pub fn observed_again(&self, observed: bool) {
+        self.observed.set(observed);
+    }
+
     /// Something gathered was read.
     pub(super) fn observe(&self) {
         self.observed.set(true);
@@ -195,6 +205,7 @@ impl Writer {
         }
         let (head, length) = record.head();
         self.batch.put(Family::Meta, &[&self.prefix(home), key], &[&head[..length], record.value]);
+        self.note_ready(home, key);
         self.discard(home, replaced);
     }
 
@@ -203,7 +214,26 @@ impl Writer {
         let home = home.into();
         debug_assert!(self.holds(home.slot, key));
         self.batch.delete(Family::Meta, &[&self.prefix(home), key]);
+        self.note_ready(home, key);
         self.discard(home, replaced);
+    }
+
+    fn note_ready(&mut self, home: Home, key: &[u8]) {
+        if self.engine.awaited().may_hold(home, key) && self.ready.last().is_none_or(|last| last.0 != home || last.1 != key) {
+            self.ready.push((home, key.to_vec()));
+        }
+    }
+
+    /// Whether it changed a key that somebody waits for.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Keys that it changed, whatever they hold now, and that somebody waits for: each once, in the order in which they were changed first.
+    pub fn take_ready(&mut self) -> Vec<(Home, Vec<u8>)> {
+        let (mut ready, mut seen) = (std::mem::take(&mut self.ready), std::collections::HashSet::new());
+        ready.retain(|key| seen.insert(key.clone()));
+        ready
     }
 
     /// Counts a key that is about to be written over or deleted after it had expired.
@@ -254,7 +284,7 @@ impl Writer {
         if let Some(hearer) = self.engine.expiries().hearer() {
             self.expired_keys.iter().for_each(|(_, home, key)| hearer.expired(*home, key));
         }
-        for (slot, generation, version) in self.discarded.drain(..) {
+        for (_, slot, generation, version) in self.discarded.drain(..) {
             self.engine.reclaimer().discarded(slot, generation, version);
         }
         Ok(Some(Written { sequence }))
@@ -279,7 +309,7 @@ impl Writer {
         let Some(Discarded { kind, version }) = replaced else { return };
         let live = self.engine.live(home);
         self.batch.put(Family::Data, &[&reclaim_key(home.slot, live, version)], &[&[kind as u8]]);
-        self.discarded.push((home.slot, live, version));
+        self.discarded.push((self.batch.len() - 1, home.slot, live, version));
     }
 
     fn prefix(&self, home: Home) -> [u8; PREFIX_LEN] {

@@ -18,12 +18,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::turns::{Turn, TurnEnd, Turns};
+use super::turns::{Turn, Turns};
 use crate::{
-    clients::Registered,
-    commands::{
-        Context, Later, Plane, Replies, Session, Step, begin_later, check_length, claim, prefetch, run, run_piece, transactions,
-    },
+    blocked::{Registered, TurnEnd},
+    clients,
+    commands::{Context, Later, Plane, Serving, Session, Step, check_length, claim, prefetch, run, serve},
     engine::SyncPolicy,
     node::Node,
     protocol::{ProtocolError, ReplyWriter, Request, RequestLimits, RequestReader, Version},
@@ -32,7 +31,7 @@ use crate::{
 /// Replies are sent when this much has gathered, or nothing is left to execute.
 const SEND_AT: usize = 64 << 10;
 /// Read at once, and reserved at once for a large argument.
-const READ_MIN: usize = 16 << 10;
+pub(super) const READ_MIN: usize = 16 << 10;
 const READ_MAX: usize = 4 << 20;
 /// For a client to take its replies.
 const SEND_TIMEOUT: Duration = Duration::from_mins(1);
@@ -45,25 +44,25 @@ const TURN_BYTES_MAX: usize = 1 << 20;
 
 /// A connection and its buffers.
 pub(super) struct Connection {
-    stream: TcpStream,
+    pub(super) stream: TcpStream,
     /// Its place among the clients.
-    registered: Registered,
-    node: Arc<Node>,
-    turns: Arc<Turns>,
-    session: Session,
-    reader: RequestReader,
+    registered: clients::Registered,
+    pub(super) node: Arc<Node>,
+    pub(super) turns: Arc<Turns>,
+    pub(super) session: Session,
+    pub(super) reader: RequestReader,
     /// Requests that have arrived whole, oldest first.
     run: VecDeque<Request>,
     /// What came after them and is no request.
     broken: Option<ProtocolError>,
-    out: BytesMut,
+    pub(super) out: BytesMut,
     /// Where in `out` the replies of this turn begin, and whether each has to be taken back when the turn is not committed.
-    replies: Vec<(usize, bool)>,
+    pub(super) replies: Vec<(usize, bool)>,
     limits: RequestLimits,
 }
 
 /// Why a connection ends.
-enum End {
+pub(super) enum End {
     /// The client is gone, or too slow, or said so.
     Closed,
 }
@@ -75,7 +74,7 @@ impl From<std::io::Error> for End {
 }
 
 /// Why a run stopped before its end.
-enum Stopped {
+pub(super) enum Stopped {
     /// Nothing is left, or others are to have a turn.
     Turn,
     /// This request's slot is being switched.
@@ -88,6 +87,8 @@ enum Stopped {
     Busy(Request),
     /// The reply comes from a future.
     Later(Later),
+    /// It waits for keys.
+    Blocked(Box<Registered>),
 }
 
 impl Connection {
@@ -229,7 +230,7 @@ impl Connection {
     }
 
     /// Executes requests of the run in the thread's turn, `first` before all, and waits for nothing but `first`'s keys.
-    fn execute(&mut self, first: Option<Request>) -> (Stopped, Arc<TurnEnd>) {
+    pub(super) fn execute(&mut self, first: Option<Request>) -> (Stopped, Arc<TurnEnd>) {
         let turns = self.turns.clone();
         let mut turn = turns.turn();
         if let Some(request) = &first {
@@ -282,6 +283,10 @@ impl Connection {
                 prefetch: prefetch.as_ref(),
             };
             let step = run(&mut context, &request);
+            let waited = self.session.waited.take();
+            if writer.borrow().has_ready() {
+                serve(&Serving { node: &node, writer, outbox: &turn.outbox, now_ms, end: &turn.end() });
+            }
             match step {
                 Step::Done => {
                     if self.session.replies.leaves_out() {
@@ -299,11 +304,25 @@ impl Connection {
                         break;
                     }
                 }
-                Step::Wait => return Stopped::Wait(request),
-                Step::Paused => return Stopped::Paused(request),
                 Step::Apart => return Stopped::Apart,
-                Step::Busy => return Stopped::Busy(request),
+                Step::Wait | Step::Paused | Step::Busy => {
+                    // It is executed again, and if it has waited it has still.
+                    self.session.waited = waited;
+                    return match step {
+                        Step::Wait => Stopped::Wait(request),
+                        Step::Paused => Stopped::Paused(request),
+                        _ => Stopped::Busy(request),
+                    };
+                }
                 Step::Later(later) => return Stopped::Later(later),
+                Step::Blocked(mut wait) => {
+                    // In the turn in which it looked, whose writer holds its keys.
+                    let Session { client, database, version, .. } = &self.session;
+                    wait.deadline = waited.map_or(wait.deadline, |waited| waited.deadline);
+                    let ticket = waited.map(|waited| waited.ticket);
+                    let registered = node.blocked.register(client.clone(), *database, *version, wait, ticket);
+                    return Stopped::Blocked(Box::new(registered));
+                }
             }
         }
         Stopped::Turn
@@ -321,6 +340,10 @@ impl Connection {
                     // What was answered before does not wait for this one.
                     self.send().await?;
                     return self.answer_later(later).await;
+                }
+                Stopped::Blocked(registered) => {
+                    self.send().await?;
+                    (stopped, end) = self.wait_for_keys(*registered).await?;
                 }
                 Stopped::Paused(request) => {
                     self.send().await?;
@@ -340,7 +363,7 @@ impl Connection {
     }
 
     /// Waits until the turn's changes are applied, and durable if a reply says so; takes the replies back if they were not.
-    async fn settle(&mut self, end: &TurnEnd) -> Result<(), End> {
+    pub(super) async fn settle(&mut self, end: &TurnEnd) -> Result<(), End> {
         let changed = self.replies.iter().filter(|(_, changed)| *changed).count() as u64;
         if let Err(text) = end.committed().await {
             self.take_back(&text);
@@ -401,81 +424,7 @@ impl Connection {
         }
     }
 
-    /// EXEC of what cannot be one batch: in pieces, with everybody else paused. It is not cut short: it would be half done.
-    async fn execute_apart(&mut self) -> Result<(), End> {
-        let (node, client) = (self.node.clone(), self.session.client.clone());
-        let alone = node.clients.pause.alone(client.id).await;
-        let engine = node.engine.clone();
-        // Who looked before the pause began is still inside.
-        let _ = tokio::task::spawn_blocking(move || engine.drain()).await;
-        client.set_held(true);
-        let outcome = self.execute_pieces().await;
-        client.set_held(false);
-        drop(alone);
-        outcome
-    }
-
-    async fn execute_pieces(&mut self) -> Result<(), End> {
-        let begin = self.out.len();
-        let mut commands = VecDeque::new();
-        let (taken, end) = self.in_turn(|cx, _| {
-            cx.writer.borrow_mut().enter();
-            transactions::take(cx)
-        });
-        match taken {
-            Ok(None) => {}
-            Ok(Some(transaction)) => {
-                self.reply().array(transaction.queued.len());
-                commands.extend(transaction.queued);
-            }
-            Err(error) => self.reply().error(&error.to_string()),
-        }
-        self.settle(&end).await?;
-        self.session.executing = true;
-        let replies = std::mem::replace(&mut self.session.replies, Replies::Sent);
-        while !commands.is_empty() {
-            let ((), end) = self.in_turn(|cx, replies| {
-                run_piece(cx, &mut commands, |mark, changed| replies.push((mark, changed)));
-            });
-            self.settle(&end).await?;
-            // What is in front now is executed by a future.
-            if let Some(request) = commands.pop_front() {
-                match begin_later(&self.node, &self.session, &request) {
-                    Ok(later) => self.answer_later(later).await?,
-                    Err(error) => self.reply().error(&error.to_string()),
-                }
-            }
-        }
-        self.session.executing = false;
-        self.session.replies = replies;
-        if self.session.replies.leaves_out() {
-            self.out.truncate(begin);
-        }
-        Ok(())
-    }
-
-    /// Does something in a turn of the thread, behind what others have gathered in it.
-    fn in_turn<R>(&mut self, work: impl FnOnce(&mut Context<'_, '_>, &mut Vec<(usize, bool)>) -> R) -> (R, Arc<TurnEnd>) {
-        let (turns, node) = (self.turns.clone(), self.node.clone());
-        let mut turn = turns.turn();
-        if turn.writer.borrow().is_inside() {
-            turns.commit(&mut turn);
-        }
-        let mut reply = ReplyWriter::new(&mut self.out, self.session.version, node.live.reply_len_max());
-        let mut context = Context {
-            node: &node,
-            session: &mut self.session,
-            reply: &mut reply,
-            writer: &turn.writer,
-            outbox: &turn.outbox,
-            now_ms: node.engine.now_ms(),
-            prefetch: None,
-        };
-        let result = work(&mut context, &mut self.replies);
-        (result, turns.leave(turn))
-    }
-
-    async fn answer_later(&mut self, later: Later) -> Result<(), End> {
+    pub(super) async fn answer_later(&mut self, later: Later) -> Result<(), End> {
         let outcome = later.await;
         let (node, mark) = (self.node.clone(), self.out.len());
         let mut reply = self.reply();
@@ -496,7 +445,7 @@ impl Connection {
         Ok(())
     }
 
-    fn reply(&mut self) -> ReplyWriter<'_> {
+    pub(super) fn reply(&mut self) -> ReplyWriter<'_> {
         ReplyWriter::new(&mut self.out, self.session.version, self.node.live.reply_len_max())
     }
 

@@ -12,79 +12,11 @@ use std::{
 };
 
 use crate::{
+    blocked::TurnEnd,
     clients::Outbox,
     engine::{EngineError, SyncPolicy, Writer, Written},
     node::Node,
 };
-
-/// How a turn ended, for one of its connections: the text of the error when its changes were not applied.
-type Outcome = Result<(), Arc<str>>;
-
-#[derive(Default)]
-struct Stage {
-    outcome: Option<Outcome>,
-    waiting: Vec<Waker>,
-}
-
-impl Stage {
-    fn complete(&mut self, outcome: Outcome) {
-        self.outcome = Some(outcome);
-        self.waiting.drain(..).for_each(Waker::wake);
-    }
-}
-
-/// The end of a turn.
-#[derive(Default)]
-pub(super) struct TurnEnd {
-    committed: Mutex<Stage>,
-    /// As durable as the sync policy promises; an error: it never will be, and nobody is to hear of it.
-    durable: Mutex<Stage>,
-}
-
-impl TurnEnd {
-    /// The end of a turn in which nothing happened.
-    pub(super) fn of_nothing() -> Arc<Self> {
-        let end = Self::default();
-        end.complete(&Ok(()), true);
-        Arc::new(end)
-    }
-
-    /// Waits until the turn's changes are applied.
-    pub(super) async fn committed(&self) -> Outcome {
-        wait(&self.committed).await
-    }
-
-    /// Waits until the turn's changes are as durable as the sync policy promises.
-    pub(super) async fn durable(&self) -> Outcome {
-        wait(&self.durable).await
-    }
-
-    fn complete(&self, outcome: &Outcome, durable: bool) {
-        lock(&self.committed).complete(outcome.clone());
-        if durable {
-            lock(&self.durable).complete(outcome.clone());
-        }
-    }
-}
-
-async fn wait(stage: &Mutex<Stage>) -> Outcome {
-    poll_fn(|cx| {
-        let mut stage = lock(stage);
-        match &stage.outcome {
-            Some(outcome) => Poll::Ready(outcome.clone()),
-            None => {
-                // A wait of many wakes is rare, a wrong waker would be a hang.
-                stage.waiting.push(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    })
-    .await
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The turn that is under way on a thread.
 pub(super) struct Turn {
@@ -134,7 +66,7 @@ impl Turns {
 
     /// The turn under way, to execute in. Never held across a wait.
     pub(super) fn turn(&self) -> MutexGuard<'_, Turn> {
-        lock(&self.turn)
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves the turn; its end is what the caller waits for before it answers.
@@ -165,7 +97,7 @@ impl Turns {
                 let engine = engine.clone();
                 tokio::spawn(async move {
                     let outcome = engine.durable(sequence).await.map_err(|error| Arc::from(error.to_string()));
-                    lock(&end.durable).complete(outcome);
+                    end.complete_durable(outcome);
                 });
             }
             Ok(_) => end.complete(&Ok(()), true),

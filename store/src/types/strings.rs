@@ -178,7 +178,7 @@ pub(super) fn sum_of_floats(current: &[u8], by: &[u8]) -> Result<String, TypeErr
 }
 
 /// A number that is not NaN.
-pub(super) fn parse_float(text: &[u8]) -> Result<f64, TypeError> {
+pub(crate) fn parse_float(text: &[u8]) -> Result<f64, TypeError> {
     let text = std::str::from_utf8(text).map_err(|_| TypeError::NotFloat)?;
     let blank = text.is_empty() || text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace);
     let number: f64 = text.parse().map_err(|_| TypeError::NotFloat)?;

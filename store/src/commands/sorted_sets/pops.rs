@@ -91,7 +91,10 @@ pub(in crate::commands) fn zmpop(cx: &mut Context<'_, '_>, request: &Request) ->
 /// Takes from the first of the keys that has members, and answers with its name and what was taken. False: none has, and nothing is answered.
 pub(in crate::commands) fn take_first(cx: &mut Context<'_, '_>, words: &ManyWords<'_>) -> Result<bool, CommandError> {
     for key in words.keys {
-        let popped = take(cx, key, words.end, words.count)?;
+        let popped = match take(cx, key, words.end, words.count) {
+            Err(error) if cx.passes_by(&error) => continue,
+            other => other?,
+        };
         if popped.members.is_empty() {
             continue;
         }

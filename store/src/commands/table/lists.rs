@@ -1,9 +1,13 @@
 //! Lists.
 
-use super::{BOTH, FREES, Keys, ONE, READ, SLOW_FREES, SLOW_READ, SLOW_WRITE, WRITE};
-use crate::commands::lists;
+use super::{BOTH, FREES, Flags, Keys, ONE, READ, SLOW_FREES, SLOW_READ, SLOW_WRITE, WRITE};
+use crate::commands::{blocking, lists};
 
 const COUNTED: Keys = Keys::Counted { at: 1, destination: false };
+const TIMED_COUNTED: Keys = Keys::Counted { at: 2, destination: false };
+const ALL_BUT_LAST: Keys = Keys::Range { first: 1, last: -2, step: 1 };
+const WAITS: Flags = WRITE.and(Flags::WAITS);
+const WAITS_FREES: Flags = FREES.and(Flags::WAITS);
 
 commands! {
     "list";
@@ -24,4 +28,9 @@ commands! {
     "lmove"        5 WRITE BOTH  "6.2.0"  "O(1)" Now(lists::lmove) "Moves an element from one list to another.";
     "rpoplpush"    3 WRITE BOTH  "1.2.0"  "O(1)" Now(lists::rpoplpush) "Moves the last element of a list to the front of another.";
     "lmpop"       -4 FREES COUNTED "7.0.0" "O(N) of the keys and the elements" Now(lists::lmpop) "Takes elements off the first list there is.";
+    "blpop"       -3 WAITS_FREES ALL_BUT_LAST "2.0.0" "O(N) of the keys" Now(blocking::blpop) "Takes an element off the front of the first list there is; waits for one.";
+    "brpop"       -3 WAITS_FREES ALL_BUT_LAST "2.0.0" "O(N) of the keys" Now(blocking::brpop) "Takes an element off the back of the first list there is; waits for one.";
+    "blmove"       6 WAITS BOTH  "6.2.0"  "O(1)" Now(blocking::blmove) "Moves an element from one list to another; waits for one.";
+    "brpoplpush"   4 WAITS BOTH  "2.2.0"  "O(1)" Now(blocking::brpoplpush) "Moves the last element of a list to the front of another; waits for one.";
+    "blmpop"      -5 WAITS_FREES TIMED_COUNTED "7.0.0" "O(N) of the keys and the elements" Now(blocking::blmpop) "Takes elements off the first list there is; waits for one.";
 }

@@ -1,7 +1,7 @@
 //! Sorted sets.
 
-use super::{FREES, Keys, ONE, READ, SLOW_FREES, SLOW_READ, SLOW_WRITE, WRITE};
-use crate::commands::sorted_sets::{self as zsets, algebra, pages, pops, ranges};
+use super::{FREES, Flags, Keys, ONE, READ, SLOW_FREES, SLOW_READ, SLOW_WRITE, WRITE};
+use crate::commands::sorted_sets::{self as zsets, algebra, pages, pops, ranges, waiting};
 
 /// `numkeys key …`
 const COUNTED: Keys = Keys::Counted { at: 1, destination: false };
@@ -9,6 +9,10 @@ const COUNTED: Keys = Keys::Counted { at: 1, destination: false };
 const INTO_COUNTED: Keys = Keys::Counted { at: 2, destination: true };
 /// `destination source …`
 const INTO: Keys = Keys::Range { first: 1, last: 2, step: 1 };
+
+const TIMED_COUNTED: Keys = Keys::Counted { at: 2, destination: false };
+const ALL_BUT_LAST: Keys = Keys::Range { first: 1, last: -2, step: 1 };
+const WAITS: Flags = FREES.and(Flags::WAITS);
 
 commands! {
     "sorted-set";
@@ -35,6 +39,9 @@ commands! {
     "zpopmin"     -2 FREES ONE   "5.0.0"  "O(N) of the members taken" Now(pops::zpopmin) "Takes members with the least scores.";
     "zpopmax"     -2 FREES ONE   "5.0.0"  "O(N) of the members taken" Now(pops::zpopmax) "Takes members with the greatest scores.";
     "zmpop"       -4 SLOW_FREES COUNTED "7.0.0" "O(N) of the keys and members taken" Now(pops::zmpop) "Takes members from the first sorted set that has any: MIN or MAX, with COUNT.";
+    "bzpopmin"    -3 WAITS ALL_BUT_LAST "5.0.0" "O(N) of the keys" Now(waiting::bzpopmin) "Takes the member with the least score of the first sorted set there is; waits for one.";
+    "bzpopmax"    -3 WAITS ALL_BUT_LAST "5.0.0" "O(N) of the keys" Now(waiting::bzpopmax) "Takes the member with the greatest score of the first sorted set there is; waits for one.";
+    "bzmpop"      -5 WAITS TIMED_COUNTED "7.0.0" "O(N) of the keys and members taken" Now(waiting::bzmpop) "Takes members from the first sorted set that has any; waits for one.";
     "zrandmember" -2 SLOW_READ ONE "6.2.0" "O(N) of the members wanted, O(N) of the set up to 4096 members" Now(pages::zrandmember) "Members at random, with WITHSCORES.";
     "zunion"      -3 SLOW_READ COUNTED "6.2.0" "O(N log N) of all members" Now(algebra::zunion) "Members that any has, with WEIGHTS, AGGREGATE, WITHSCORES.";
     "zinter"      -3 SLOW_READ COUNTED "6.2.0" "O(N*M) of the smallest and the number of keys" Now(algebra::zinter) "Members that all have, with WEIGHTS, AGGREGATE, WITHSCORES.";
