@@ -5,10 +5,12 @@
 
 mod channels;
 mod client;
+mod histogram;
 mod mailbox;
 mod notifications;
 mod outbox;
 mod pause;
+mod slow;
 mod watches;
 
 use std::{
@@ -16,7 +18,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -26,10 +28,12 @@ use sluice_topology::Slot;
 
 pub use channels::{Channels, Subscription};
 pub use client::{Client, ClientFlags, Described, Shown, Unblock};
+pub use histogram::Histogram;
 pub use mailbox::{Push, PushLimits};
 pub use notifications::{Class, Notify};
 pub use outbox::Outbox;
 pub use pause::{Pause, Paused};
+pub use slow::{Slow, SlowCommand, Spikes, shortened};
 pub use watches::{Watched, Watching};
 
 use outbox::Post;
@@ -45,6 +49,10 @@ pub struct Clients {
     pub channels: Channels,
     /// CLIENT PAUSE.
     pub pause: Pause,
+    /// How long commands take.
+    pub slow: Slow,
+    monitors: Mutex<Vec<Arc<Client>>>,
+    monitored: AtomicUsize,
     watches: Watches,
     notify: AtomicU32,
     limits: [AtomicU64; 3],
@@ -59,6 +67,9 @@ impl Default for Clients {
             next_id: AtomicU64::new(1),
             channels: Channels::default(),
             pause: Pause::default(),
+            slow: Slow::default(),
+            monitors: Mutex::default(),
+            monitored: AtomicUsize::new(0),
             watches: Watches::default(),
             notify: AtomicU32::new(0),
             limits: Default::default(),
@@ -96,6 +107,39 @@ impl Clients {
     /// The client of that number.
     pub fn find(&self, id: u64) -> Option<Arc<Client>> {
         self.connected().get(&id).cloned()
+    }
+
+    /// Whether somebody looks at what is executed. One load.
+    pub fn monitored(&self) -> bool {
+        self.monitored.load(Ordering::Relaxed) > 0
+    }
+
+    fn monitors(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {
+        self.monitors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a client what is executed from now on.
+    pub fn add_monitor(&self, client: &Arc<Client>) {
+        let mut monitors = self.monitors();
+        if monitors.iter().all(|other| other.id != client.id) {
+            monitors.push(client.clone());
+        }
+        self.monitored.store(monitors.len(), Ordering::Relaxed);
+    }
+
+    /// Shows it no more.
+    pub fn remove_monitor(&self, client: &Client) {
+        let mut monitors = self.monitors();
+        monitors.retain(|other| other.id != client.id);
+        self.monitored.store(monitors.len(), Ordering::Relaxed);
+    }
+
+    /// Shows a line to those who look.
+    pub fn show_monitors(&self, line: &str) {
+        let (limits, now) = (self.limits(), Instant::now());
+        for client in &*self.monitors() {
+            self.give(client, Push::Line(line.to_owned()), limits, now);
+        }
     }
 
     /// For the keys that a connection watches.
@@ -181,6 +225,9 @@ impl Clients {
 
     fn leave(&self, client: &Client) {
         self.connected().remove(&client.id);
+        if client.has_flag(ClientFlags::MONITOR) {
+            self.remove_monitor(client);
+        }
         for of in [Subscription::Channel, Subscription::Pattern, Subscription::Shard] {
             for name in client.subscribed_to(of) {
                 self.channels.unsubscribe(of, &name, client);

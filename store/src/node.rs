@@ -9,6 +9,7 @@ use std::{
 };
 
 use sluice_topology::admin::{NodeStatus, PersistenceStatus};
+use tokio::sync::Notify;
 
 use crate::{
     blocked::Blocked,
@@ -69,6 +70,7 @@ pub struct Node {
     /// When it started.
     pub started: Instant,
     stopping: AtomicBool,
+    end: Notify,
 }
 
 impl Node {
@@ -94,6 +96,12 @@ impl Node {
         let blocked = Arc::new(Blocked::new(engine.clone()));
         let clients = Arc::new(Clients::default());
         clients.set_notify(settings.notify);
+        clients.slow.set(
+            settings.slowlog_log_slower_than,
+            settings.slowlog_max_len,
+            settings.latency_monitor_threshold,
+            settings.latency_tracking,
+        );
         clients.set_limits(settings.client_output_buffer_limit.pubsub);
         engine.hear_expired(clients.clone());
         Ok(Self {
@@ -108,6 +116,7 @@ impl Node {
             stats: Stats::default(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
+            end: Notify::new(),
         })
     }
 
@@ -133,6 +142,16 @@ impl Node {
     /// Whether clients may be sent here.
     pub fn ready(&self) -> bool {
         self.cluster.ready() && !self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Asks for the end of the process, in order.
+    pub fn ask_for_end(&self) {
+        self.end.notify_one();
+    }
+
+    /// Waits until somebody has asked for the end of the process.
+    pub async fn end_asked_for(&self) {
+        self.end.notified().await;
     }
 
     /// From now on not ready.

@@ -17,6 +17,7 @@ mod sets;
 mod sorted_sets;
 mod strings;
 mod substrings;
+mod usage;
 
 pub use bits::{BitOperation, FieldStep, FieldType, OverflowRule, count_bits, find_bit, read_field};
 pub use double::{double_text, human_text, parse_double, parse_exact_double};

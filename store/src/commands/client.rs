@@ -132,6 +132,7 @@ pub(super) fn reset(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
     transactions::forget(cx.session);
     pubsub::forget_all(cx);
     cx.session.client.describe(|described| *described = Described::default());
+    cx.node.clients.remove_monitor(&cx.session.client);
     cx.session.client.flags.store(0, Ordering::Relaxed);
     cx.session.replies = Replies::Sent;
     cx.session.version = Version::Resp2;

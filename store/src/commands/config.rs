@@ -79,6 +79,12 @@ fn apply(node: &Node, next: &Settings) -> Result<(), String> {
         plan.memtables as usize,
     );
     node.clients.set_notify(next.notify);
+    node.clients.slow.set(
+        next.slowlog_log_slower_than,
+        next.slowlog_max_len,
+        next.latency_monitor_threshold,
+        next.latency_tracking,
+    );
     node.clients.set_limits(next.client_output_buffer_limit.pubsub);
     node.sweep.set_pace(next.sweep_pace());
     node.engine.set_disk_free_min(next.disk_free_min.0);

@@ -6,13 +6,14 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use sluice_topology::Slot;
 
 use super::{
-    CommandError, Session,
+    CommandError, Session, monitor,
     session::Plane,
     subcommands,
     table::{self, CommandSpec, Flags, Handler},
@@ -20,9 +21,9 @@ use super::{
 };
 use crate::{
     blocked::Wait,
-    clients::{Class, Outbox, Paused},
+    clients::{Class, Outbox, Paused, SlowCommand, shortened},
     cluster::Route,
-    engine::{Home, Writer},
+    engine::{Home, Writer, system_ms},
     node::Node,
     protocol::{ReplyWriter, Request, Version},
     types::{Keyspace, Prefetch},
@@ -47,6 +48,8 @@ pub struct Context<'n, 'r> {
     pub now_ms: u64,
     /// Records read ahead for its run.
     pub prefetch: Option<&'n Prefetch<'n>>,
+    /// When what came before it had ended, while times are measured.
+    pub clock: Option<Instant>,
 }
 
 impl<'n> Context<'n, '_> {
@@ -294,6 +297,9 @@ fn admit(cx: &Context<'_, '_>, request: &Request) -> Result<&'static CommandSpec
         subcommands::check(spec, request)?;
     }
     check_plane(spec, cx.session.plane)?;
+    if spec.flags.has(Flags::NO_MULTI) && cx.session.transaction.is_some() {
+        return Err(CommandError::new("ERR Command not allowed inside a transaction"));
+    }
     if cx.session.subscribed && cx.session.version == Version::Resp2 && !allowed_while_subscribed(spec) {
         let name = match request.get(1).and_then(|word| subcommands::subcommand(spec.name, word)) {
             Some(known) => format!("{}|{}", spec.name, known.name),
@@ -324,11 +330,20 @@ fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, request: &Reque
     let gathered = cx.writer.borrow().gathered();
     if cx.session.waited.is_none() {
         spec.calls.add();
+        if cx.node.clients.monitored() && !spec.flags.has(Flags::ADMIN) {
+            monitor::show(cx, spec, request);
+        }
     }
     cx.session.client.note_command(spec.name);
     match spec.handler {
         Handler::Now(execute) => {
-            execute(cx, request)?;
+            let outcome = execute(cx, request);
+            if let Some(begun) = cx.clock {
+                let now = Instant::now();
+                cx.clock = Some(now);
+                note_time(cx.node, cx.session, request, now - begun);
+            }
+            outcome?;
             if cx.node.clients.any_watched() && cx.writer.borrow().gathered() != gathered && spec.flags.has(Flags::WRITE) {
                 keys(spec, request).for_each(|key| cx.node.clients.touch(cx.session.database, key));
             }
@@ -336,6 +351,27 @@ fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, request: &Reque
         }
         Handler::Later(_) | Handler::LaterIn(_) => Ok(Step::Later(begin_later(cx.node, cx.session, request)?)),
     }
+}
+
+/// A request took that long: for the slow log, the latency monitor and the histograms.
+pub fn note_time(node: &Node, session: &Session, request: &Request, took: Duration) {
+    let Some(spec) = request.first().and_then(|name| table::find(name)) else { return };
+    let slow = &node.clients.slow;
+    if slow.keeps_histograms() {
+        spec.calls.latency.add(took.as_micros() as u64);
+    }
+    let event = if spec.flags.has(Flags::FAST) { "fast-command" } else { "command" };
+    slow.note(took, system_ms() / 1000, event, || {
+        // What EXEC executes is logged by itself.
+        (spec.name != "exec").then(|| SlowCommand {
+            id: 0,
+            at_seconds: 0,
+            micros: 0,
+            words: shortened(&monitor::redacted(spec, request)),
+            peer: session.client.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            name: session.client.described().name,
+        })
+    });
 }
 
 /// Begins what is executed by a future.

@@ -66,3 +66,25 @@ pub(super) fn time(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
     cx.reply.bulk((now % 1000 * 1000).to_string().as_bytes());
     Ok(())
 }
+
+/// SHUTDOWN: as a signal does, without a reply. Everything is flushed whatever it says: nothing here is kept in memory alone that the log
+/// does not have, but with `wal no`.
+pub(super) fn shutdown(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
+    let (mut save, mut abort) = (None, false);
+    for word in &request[1..] {
+        match word.to_ascii_lowercase().as_slice() {
+            b"save" if save.is_none() => save = Some(true),
+            b"nosave" if save.is_none() => save = Some(false),
+            b"now" | b"force" => {}
+            b"abort" if request.len() == 2 => abort = true,
+            _ => return Err(CommandError::syntax()),
+        }
+    }
+    if abort {
+        // One that was asked for begins at once, and is not called off.
+        return Err(CommandError::new("ERR No shutdown in progress."));
+    }
+    cx.node.ask_for_end();
+    cx.session.closing = true;
+    Ok(())
+}

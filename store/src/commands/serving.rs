@@ -86,6 +86,7 @@ impl Serving<'_> {
             outbox: self.outbox,
             now_ms: self.now_ms,
             prefetch: None,
+            clock: None,
         };
         let step = run(&mut context, &waiter.wait.request);
         let changed = self.writer.borrow().gathered() != gathered || self.writer.borrow().take_observed();

@@ -58,6 +58,28 @@ subcommands! {
         "sleep" 3 "seconds" "Lets this connection sleep; the others go on.";
         "stringmatch-len" 4 "length pattern" "Matches a text of so many zero bytes.";
     }
+    "latency" {
+        "doctor" 2 "" "What the latency monitor has seen, in words.";
+        "help" 2 "" "Prints this help.";
+        "histogram" -2 "[command ...]" "How long commands took, cumulative; see latency-tracking.";
+        "history" 3 "event" "Spikes of an event.";
+        "latest" 2 "" "The latest spike of each event, and the worst.";
+        "reset" -2 "[event ...]" "Forgets spikes.";
+    }
+    "memory" {
+        "doctor" 2 "" "Where memory goes.";
+        "help" 2 "" "Prints this help.";
+        "malloc-stats" 2 "" "What the process holds.";
+        "purge" 2 "" "Does nothing: memory is given back as it is freed.";
+        "stats" 2 "" "Bytes of the process, and of its budget.";
+        "usage" -3 "key [SAMPLES count]" "Bytes a key takes in storage, before compression.";
+    }
+    "slowlog" {
+        "get" -2 "[count]" "The newest entries: number, time, microseconds, words, client.";
+        "help" 2 "" "Prints this help.";
+        "len" 2 "" "How many entries there are.";
+        "reset" 2 "" "Forgets them.";
+    }
     "pubsub" {
         "channels" -2 "[pattern]" "Channels that somebody is subscribed to.";
         "help" 2 "" "Prints this help.";

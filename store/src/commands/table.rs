@@ -15,7 +15,7 @@ use super::{
 };
 use bytes::Bytes;
 
-use crate::{node::Node, protocol::Request};
+use crate::{clients::Histogram, node::Node, protocol::Request};
 
 /// What a command is, as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,8 @@ impl Flags {
     pub const CLAIMS: Self = Self(1 << 21);
     /// May wait for its keys.
     pub const WAITS: Self = Self(1 << 22);
+    /// Not allowed inside MULTI.
+    pub const NO_MULTI: Self = Self(1 << 23);
     /// None.
     pub const NONE: Self = Self(0);
 
@@ -189,26 +191,31 @@ pub enum Handler {
 
 /// How often a command was executed. On a line of its own, so that threads which execute other commands do not wait for it.
 #[repr(align(64))]
-pub struct Calls(AtomicU64);
+pub struct Calls {
+    count: AtomicU64,
+    /// How long they took, while `latency-tracking` says so.
+    pub latency: Histogram,
+}
 
 impl Calls {
     const fn new() -> Self {
-        Self(AtomicU64::new(0))
+        Self { count: AtomicU64::new(0), latency: Histogram::new() }
     }
 
     /// Counts one more.
     pub fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// So far.
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Begins anew.
     pub fn reset(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.count.store(0, Ordering::Relaxed);
+        self.latency.reset();
     }
 }
 
@@ -247,10 +254,10 @@ const OPEN: Flags = CONNECTION.and(Flags::NO_AUTH);
 const PLANE: Flags = Flags::ADMIN.and(Flags::ADMIN_PLANE);
 const NO_KEYS: Keys = Keys::None;
 const ONE: Keys = Keys::Range { first: 1, last: 1, step: 1 };
+const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 const BOTH: Keys = Keys::Range { first: 1, last: 2, step: 1 };
 const ALL: Keys = Keys::Range { first: 1, last: -1, step: 1 };
 const ALL_BUT_FIRST: Keys = Keys::Range { first: 2, last: -1, step: 1 };
-const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 const PAIRS: Keys = Keys::Range { first: 1, last: -1, step: 2 };
 
 macro_rules! commands {
@@ -286,6 +293,8 @@ const PUBLISH: Flags = Flags::FAST.and(Flags::TELLS);
 const CHANNEL: Flags = PUBLISH.and(Flags::CHANNELS);
 const CHANNELS: Flags = Flags::SUBSCRIBES.and(Flags::CHANNELS);
 const DEBUG: Flags = Flags::ADMIN.and(Flags::CONTAINER);
+const ALONE: Flags = Flags::ADMIN.and(Flags::NO_MULTI);
+const MEMORY: Flags = Flags::READONLY.and(Flags::CONTAINER);
 const CLIENT: Flags = Flags::CONNECTION.and(Flags::CONTAINER);
 const FAST: Flags = Flags::FAST;
 const AT_ONCE: Flags = Flags::FAST.and(Flags::AT_ONCE);

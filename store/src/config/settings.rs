@@ -115,6 +115,10 @@ settings! {
     checkpoint_dir: String = String::new(), "checkpoint-dir", "Where BGSAVE makes checkpoints; empty: `checkpoints` in the data directory. On another file system the files are copied.";
     #[live] checkpoints_kept: u32 = 2, "checkpoints-kept", "How many checkpoints are kept; older ones are removed.";
     hll_sparse_max: Bytes = Bytes(3000), "hll-sparse-max-bytes", "Bytes up to which a HyperLogLog is stored as runs.";
+    #[live] slowlog_log_slower_than: i64 = 10_000, "slowlog-log-slower-than", "Microseconds from which a command is kept for SLOWLOG; negative: none is.";
+    #[live] slowlog_max_len: u32 = 128, "slowlog-max-len", "Commands kept for SLOWLOG.";
+    #[live] latency_monitor_threshold: u64 = 0, "latency-monitor-threshold", "Milliseconds from which LATENCY remembers a command; 0: none.";
+    #[live] latency_tracking: bool = false, "latency-tracking", "Keep histograms of how long each command takes, for LATENCY HISTOGRAM.";
     enable_debug_command: DebugAllowed = DebugAllowed::No, "enable-debug-command", "Who may use DEBUG on the clients' port: no, local (loopback peers) or yes.";
     key_size_max: Bytes = Bytes(64 << 10), "key-size-max", "Longest key, in bytes.";
     proto_max_bulk_len: Bytes = Bytes(512 << 20), "proto-max-bulk-len", "Longest argument of a request, in bytes.";

@@ -56,7 +56,7 @@ macro_rules! number {
         }
     )*};
 }
-number!(u16, u32, u64, i32);
+number!(u16, u32, u64, i32, i64);
 
 impl Value for Notify {
     fn parse(text: &str) -> Result<Self, String> {

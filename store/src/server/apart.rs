@@ -1,6 +1,6 @@
 //! A transaction that cannot be one batch, because some of its commands are executed by futures.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::connection::{Connection, End};
 use crate::{
@@ -51,7 +51,7 @@ impl Connection {
             // What is in front now is executed by a future.
             if let Some(request) = commands.pop_front() {
                 match begin_later(&self.node, &self.session, &request) {
-                    Ok(later) => self.answer_later(later).await?,
+                    Ok(later) => self.answer_later(later, &request).await?,
                     Err(error) => self.reply().error(&error.to_string()),
                 }
             }
@@ -80,6 +80,7 @@ impl Connection {
             outbox: &turn.outbox,
             now_ms: node.engine.now_ms(),
             prefetch: None,
+            clock: node.clients.slow.measures().then(Instant::now),
         };
         let result = work(&mut context, &mut self.replies);
         (result, turns.leave(turn))

@@ -8,7 +8,7 @@ use std::{
     pin::pin,
     sync::{Arc, atomic::Ordering},
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
@@ -22,7 +22,7 @@ use super::turns::{Turn, Turns};
 use crate::{
     blocked::{Registered, TurnEnd},
     clients,
-    commands::{Context, Later, Plane, Serving, Session, Step, check_length, claim, prefetch, run, serve},
+    commands::{Context, Later, Plane, Serving, Session, Step, check_length, claim, note_time, prefetch, run, serve},
     engine::SyncPolicy,
     node::Node,
     protocol::{ProtocolError, ReplyWriter, Request, RequestLimits, RequestReader, Version},
@@ -86,7 +86,7 @@ pub(super) enum Stopped {
     /// This request has to claim its keys first, waiting for them.
     Busy(Request),
     /// The reply comes from a future.
-    Later(Later),
+    Later(Later, Request),
     /// It waits for keys.
     Blocked(Box<Registered>),
 }
@@ -269,6 +269,7 @@ impl Connection {
         let in_multi = self.session.transaction.is_some();
         let ahead = if in_multi { &mut [] } else { self.run.make_contiguous() };
         let prefetch = prefetch(&node, &mut writer.borrow_mut(), self.session.database, ahead);
+        let mut clock = node.clients.slow.measures().then(Instant::now);
         let (mut next, now_ms, out_len_max) = (first, node.engine.now_ms(), node.live.reply_len_max());
         while let Some(request) = next.take().or_else(|| self.run.pop_front()) {
             let (mark, gathered) = (self.out.len(), writer.borrow().gathered());
@@ -281,8 +282,10 @@ impl Connection {
                 outbox: &turn.outbox,
                 now_ms,
                 prefetch: prefetch.as_ref(),
+                clock,
             };
             let step = run(&mut context, &request);
+            clock = context.clock;
             let waited = self.session.waited.take();
             if writer.borrow().has_ready() {
                 serve(&Serving { node: &node, writer, outbox: &turn.outbox, now_ms, end: &turn.end() });
@@ -314,7 +317,7 @@ impl Connection {
                         _ => Stopped::Busy(request),
                     };
                 }
-                Step::Later(later) => return Stopped::Later(later),
+                Step::Later(later) => return Stopped::Later(later, request),
                 Step::Blocked(mut wait) => {
                     // In the turn in which it looked, whose writer holds its keys.
                     let Session { client, database, version, .. } = &self.session;
@@ -336,10 +339,10 @@ impl Connection {
                 Stopped::Turn if self.out.len() < SEND_AT => return Ok(()),
                 Stopped::Turn => return self.send().await,
                 Stopped::Busy(request) => (stopped, end) = self.execute(Some(request)),
-                Stopped::Later(later) => {
+                Stopped::Later(later, request) => {
                     // What was answered before does not wait for this one.
                     self.send().await?;
-                    return self.answer_later(later).await;
+                    return self.answer_later(later, &request).await;
                 }
                 Stopped::Blocked(registered) => {
                     self.send().await?;
@@ -424,8 +427,12 @@ impl Connection {
         }
     }
 
-    pub(super) async fn answer_later(&mut self, later: Later) -> Result<(), End> {
+    pub(super) async fn answer_later(&mut self, later: Later, request: &Request) -> Result<(), End> {
+        let begun = Instant::now();
         let outcome = later.await;
+        if self.node.clients.slow.measures() {
+            note_time(&self.node, &self.session, request, begun.elapsed());
+        }
         let (node, mark) = (self.node.clone(), self.out.len());
         let mut reply = self.reply();
         match outcome {

@@ -93,6 +93,7 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
     );
     tokio::select! {
         () = ends.next() => {}
+        () = node.end_asked_for() => {}
         error = engine.sync_failed() => return Err(error.into()),
         error = engine.needs_restart() => return Err(error.into()),
     }

@@ -1,7 +1,7 @@
 //! The server.
 
-use super::{ADMIN, CONNECTION, DEBUG, NO_KEYS, NONE, SLOW_READ, SLOW_WRITE};
-use crate::commands::{config, databases, debug, flush, info, persistence, scan, server};
+use super::{ADMIN, ALONE, CONNECTION, DEBUG, MEMORY, NO_KEYS, NONE, SECOND, SLOW_READ, SLOW_WRITE};
+use crate::commands::{config, databases, debug, flush, info, memory, monitor, persistence, scan, server, slow};
 
 commands! {
     "server";
@@ -18,6 +18,11 @@ commands! {
     "flushblockcache" 1 ADMIN NO_KEYS "kvrocks" "O(N) of the blocks" Later(persistence::flushblockcache) "Empties the block cache and the row cache.";
     "compact"      1 ADMIN NO_KEYS "kvrocks" "O(N) of the data, in the background" Later(persistence::compact) "Begins to compact the whole database; one at a time.";
     "bgsave"      -1 ADMIN NO_KEYS "1.0.0" "O(N) of the memtables" Later(persistence::bgsave) "Begins to make a checkpoint: a data directory of hard links.";
-    "save"         1 ADMIN NO_KEYS "1.0.0" "O(N) of the memtables" Later(persistence::save) "Makes a checkpoint and waits for it; other clients do not.";
+    "save"         1 ALONE NO_KEYS "1.0.0" "O(N) of the memtables" Later(persistence::save) "Makes a checkpoint and waits for it; other clients do not.";
     "lastsave"     1 CONNECTION NO_KEYS "1.0.0" "O(1)" Now(persistence::lastsave) "When the newest checkpoint was made, in Unix seconds; 0: there is none.";
+    "monitor"      1 ALONE NO_KEYS "1.0.0" "O(1) a command" Now(monitor::monitor) "Shows every command that is executed from now on, but for the administration's.";
+    "slowlog"     -2 DEBUG NO_KEYS "2.2.12" "O(N) of the entries" Now(slow::slowlog) "Commands that took long: GET, LEN, RESET.";
+    "latency"     -2 DEBUG NO_KEYS "2.8.13" "O(N) of the events" Now(slow::latency) "LATEST, HISTORY, RESET, DOCTOR of the latency monitor; HISTOGRAM of commands.";
+    "memory"      -2 MEMORY SECOND "4.0.0" "O(N) of the samples" Now(memory::memory) "USAGE of a key; STATS, DOCTOR, MALLOC-STATS of the process.";
+    "shutdown"    -1 ALONE NO_KEYS "1.0.0" "O(N) of the memtables" Now(server::shutdown) "Flushes everything and ends the server.";
 }

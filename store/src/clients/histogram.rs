@@ -1,0 +1,60 @@
+//! Latencies of one command, in buckets of powers of two microseconds.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Up to 2^25 µs: half a minute; what takes longer is in the last.
+const BUCKETS: usize = 26;
+
+/// See the module's text.
+pub struct Histogram([AtomicU64; BUCKETS]);
+
+impl Histogram {
+    /// Nothing counted.
+    pub const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; BUCKETS])
+    }
+
+    /// Counts a command.
+    pub fn add(&self, micros: u64) {
+        let bucket = micros.max(1).next_power_of_two().trailing_zeros() as usize;
+        self.0[bucket.min(BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Begins anew.
+    pub fn reset(&self) {
+        self.0.iter().for_each(|bucket| bucket.store(0, Ordering::Relaxed));
+    }
+
+    /// Upper bounds in microseconds, and how many commands took at most so long, where there is a difference; and the number of all.
+    pub fn cumulative(&self) -> (u64, Vec<(u64, u64)>) {
+        let (mut sum, mut bounds) = (0, Vec::new());
+        for (bucket, count) in self.0.iter().enumerate() {
+            let count = count.load(Ordering::Relaxed);
+            sum += count;
+            if count > 0 {
+                bounds.push((1 << bucket, sum));
+            }
+        }
+        (sum, bounds)
+    }
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_cumulative() {
+        let histogram = Histogram::new();
+        [0, 1, 2, 3, 4, 1000, u64::MAX / 4].into_iter().for_each(|micros| histogram.add(micros));
+        assert_eq!(histogram.cumulative(), (7, vec![(1, 2), (2, 3), (4, 5), (1024, 6), (1 << 25, 7)]));
+        histogram.reset();
+        assert_eq!(histogram.cumulative(), (0, Vec::new()));
+    }
+}
