@@ -64,7 +64,7 @@ pub use health::Fault;
 pub use home::{DATABASES_MAX, Home, Span, Subkeys, Subspace};
 pub use layout::Generation;
 pub use merged::Overlay;
-pub use read::Stored;
+pub use read::{Stored, StoredValue};
 pub use readers::LongReader;
 pub use reclaim::MayWrite;
 pub use record::{Collection, Discarded, Kind, Record, RecordError};

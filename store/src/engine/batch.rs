@@ -31,6 +31,8 @@ struct Entry {
     value: Option<Range<usize>>,
     /// The entry before it whose key has the same hash.
     before: u32,
+    /// One of the same key comes after it: known once the batch is settled.
+    superseded: bool,
 }
 
 /// What a batch holds for a key.
@@ -155,23 +157,36 @@ impl Batch {
         })
     }
 
-    /// The gathered writes as RocksDB takes them: of each key the newest, in the order of the keys.
+    /// Nothing more is gathered: finds out which writes are the last of their keys.
+    pub(crate) fn settle(&mut self) {
+        for at in 0..self.entries.len() {
+            let mut older = self.entries[at].before;
+            while let Some(entry) = self.entries.get(older as usize) {
+                let newer = &self.entries[at];
+                // Those before this one of the same key were found from it.
+                if entry.family == newer.family && self.bytes[entry.key.clone()] == self.bytes[newer.key.clone()] {
+                    self.entries[older as usize].superseded = true;
+                    break;
+                }
+                older = entry.before;
+            }
+        }
+    }
+
+    /// Of each key the last write; the batch is settled.
+    pub(crate) fn last_writes(&self) -> impl Iterator<Item = Write<'_>> {
+        self.writes().zip(&self.entries).filter(|(_, entry)| !entry.superseded).map(|(write, _)| write)
+    }
+
+    /// The gathered writes as RocksDB takes them: of each key the last, in the order of the keys; the batch is settled.
     pub(crate) fn for_rocksdb(&self) -> WriteBatch {
-        let mut order: Vec<(u128, &Entry)> = self.entries.iter().map(|entry| (self.sort_key(entry), entry)).collect();
-        let key = |entry: &Entry| &self.bytes[entry.key.clone()];
-        // Stable: of equal keys the newest stays the last.
-        order.sort_by(|(left, a), (right, b)| {
-            left.cmp(right).then_with(|| a.family.cmp(&b.family).then_with(|| key(a).cmp(key(b))))
-        });
+        let last = self.entries.iter().filter(|entry| !entry.superseded);
+        let mut order: Vec<(u128, &Entry)> = last.map(|entry| (self.sort_key(entry), entry)).collect();
+        order.sort_unstable_by_key(|(first, _)| *first);
+        order.chunk_by_mut(|(one, _), (other, _)| one == other).for_each(|alike| self.sort_alike(alike));
         let mut rep = Vec::with_capacity(HEADER_LEN + self.bytes.len() + 12 * order.len());
         rep.resize(HEADER_LEN, 0);
-        let mut count = 0u32;
-        for (position, (_, entry)) in order.iter().enumerate() {
-            let newer = order.get(position + 1).is_some_and(|(_, next)| next.family == entry.family && key(next) == key(entry));
-            if newer {
-                continue;
-            }
-            count += 1;
+        for (_, entry) in &order {
             rep.push(if entry.value.is_some() { TAG_PUT } else { TAG_DELETE });
             varint(&mut rep, self.family_ids[entry.family as usize]);
             for part in [Some(&entry.key), entry.value.as_ref()].into_iter().flatten() {
@@ -179,8 +194,22 @@ impl Batch {
                 rep.extend_from_slice(&self.bytes[part.clone()]);
             }
         }
-        rep[8..HEADER_LEN].copy_from_slice(&count.to_le_bytes());
+        rep[8..HEADER_LEN].copy_from_slice(&(order.len() as u32).to_le_bytes());
         WriteBatch::from_data(&rep)
+    }
+
+    /// Sorts entries whose keys begin alike, as those of one collection do: by what comes behind the part that all of them share.
+    fn sort_alike(&self, alike: &mut [(u128, &Entry)]) {
+        let key = |entry: &Entry| &self.bytes[entry.key.clone()];
+        let Some((_, first)) = alike.split_first().filter(|(_, others)| !others.is_empty()).map(|(first, _)| *first) else {
+            return;
+        };
+        let shared_with_first = |entry: &Entry| key(first).iter().zip(key(entry)).take_while(|(one, other)| one == other).count();
+        let shared = alike.iter().skip(1).map(|(_, entry)| shared_with_first(entry)).min().unwrap_or(0);
+        for (behind, entry) in alike.iter_mut() {
+            *behind = u128::from_be_bytes(first_bytes(&key(entry)[shared..]));
+        }
+        alike.sort_unstable_by(|(one, a), (other, b)| one.cmp(other).then_with(|| key(a).cmp(key(b))));
     }
 
     /// Forgets everything; keeps its memory unless that is much.
@@ -195,12 +224,7 @@ impl Batch {
 
     /// Family and the first bytes of the key, which tell most keys apart.
     fn sort_key(&self, entry: &Entry) -> u128 {
-        let key = &self.bytes[entry.key.clone()];
-        let mut first = [0; 16];
-        first[0] = entry.family as u8;
-        let length = key.len().min(15);
-        first[1..=length].copy_from_slice(&key[..length]);
-        u128::from_be_bytes(first)
+        u128::from_be_bytes(first_bytes(&self.bytes[entry.key.clone()])) >> 8 | (entry.family as u128) << 120
     }
 
     fn parts(&mut self, parts: &[&[u8]]) -> Range<usize> {
@@ -214,8 +238,16 @@ impl Batch {
     fn note(&mut self, family: Family, key_at: Range<usize>, value_at: Option<Range<usize>>, key: &[&[u8]]) {
         let hash = hash(family, key);
         let before = self.newest.insert(hash, self.entries.len() as u32).unwrap_or(NONE);
-        self.entries.push(Entry { family, hash, key: key_at, value: value_at, before });
+        self.entries.push(Entry { family, hash, key: key_at, value: value_at, before, superseded: false });
     }
+}
+
+/// The first bytes of a key; zeros behind a shorter one.
+fn first_bytes(key: &[u8]) -> [u8; 16] {
+    let mut first = [0; 16];
+    let length = key.len().min(16);
+    first[..length].copy_from_slice(&key[..length]);
+    first
 }
 
 fn varint(bytes: &mut Vec<u8>, mut number: u32) {
@@ -241,4 +273,87 @@ fn same(stored: &[u8], parts: &[&[u8]]) -> bool {
         }
     }
     rest.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn empty() -> Batch {
+        Batch { bytes: Vec::new(), entries: Vec::new(), newest: HashMap::default(), family_ids: [10, 11, 12, 13, 14] }
+    }
+
+    /// Families, keys and values of a batch in RocksDB's form.
+    fn decoded(batch: &WriteBatch) -> Vec<(u32, Vec<u8>, Option<Vec<u8>>)> {
+        fn number(rest: &mut &[u8]) -> u32 {
+            let (mut number, mut shift) = (0, 0);
+            loop {
+                let byte = rest[0];
+                *rest = &rest[1..];
+                number |= u32::from(byte & 0x7f) << shift;
+                shift += 7;
+                if byte & 0x80 == 0 {
+                    return number;
+                }
+            }
+        }
+        fn bytes(rest: &mut &[u8]) -> Vec<u8> {
+            let length = number(rest) as usize;
+            let (bytes, behind) = rest.split_at(length);
+            *rest = behind;
+            bytes.to_vec()
+        }
+        let (mut rest, mut found) = (&batch.data()[HEADER_LEN..], Vec::new());
+        while let Some((tag, behind)) = rest.split_first() {
+            rest = behind;
+            let (family, key) = (number(&mut rest), bytes(&mut rest));
+            found.push((family, key, (*tag == TAG_PUT).then(|| bytes(&mut rest))));
+        }
+        assert_eq!(batch.len(), found.len());
+        found
+    }
+
+    fn family() -> impl Strategy<Value = Family> {
+        prop::sample::select(Family::ALL.to_vec())
+    }
+
+    /// Keys that are short, or alike for long, or have zeros where others end.
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        (
+            prop::sample::select(vec!["", "p", "a-prefix-of-many", "a-prefix-of-many-keys-that-are-alike"]),
+            prop::collection::vec(0u8..3, 0..4),
+        )
+            .prop_map(|(prefix, rest)| [prefix.as_bytes(), &rest].concat())
+    }
+
+    proptest! {
+        #[test]
+        fn rocksdb_gets_the_last_write_of_each_key_in_order(
+            writes in prop::collection::vec((family(), key(), prop::option::of("[a-z]{0,3}")), 0..60), kept in 0usize..60
+        ) {
+            let mut batch = empty();
+            for (family, key, value) in &writes {
+                match value {
+                    Some(value) => batch.put(*family, &[key], &[value.as_bytes()]),
+                    None => batch.delete(*family, &[key]),
+                }
+            }
+            batch.truncate(kept);
+            let mut expected = BTreeMap::new();
+            for (family, key, value) in writes.iter().take(kept) {
+                expected.insert((*family, key.clone()), value.clone().map(String::into_bytes));
+            }
+            batch.settle();
+            let expected: Vec<_> =
+                expected.into_iter().map(|((family, key), value)| (10 + family as u32, key, value)).collect();
+            prop_assert_eq!(decoded(&batch.for_rocksdb()), expected);
+            let mut last: Vec<_> = batch.last_writes().map(|write| (10 + write.family as u32, write.key.to_vec())).collect();
+            last.sort();
+            prop_assert!(last.iter().eq(decoded(&batch.for_rocksdb()).iter().map(|(family, key, _)| (*family, key.clone())).collect::<Vec<_>>().iter()));
+        }
+    }
 }

@@ -8,6 +8,8 @@ use super::{
     layout::{PREFIX_LEN, prefix, subkey_prefix},
     record_cache::Cached,
 };
+use std::ops::Deref;
+
 use rocksdb::DBPinnableSlice;
 
 /// Longest stored key that is built without an allocation.
@@ -22,6 +24,17 @@ enum Bytes<'a> {
     Again(&'a [u8]),
     /// Gathered by a writer and not yet committed.
     Gathered(Vec<u8>),
+}
+
+impl Bytes<'_> {
+    fn get(&self) -> &[u8] {
+        match self {
+            Self::Pinned(slice) => slice,
+            Self::Cached(cached) => cached.record(),
+            Self::Again(bytes) => bytes,
+            Self::Gathered(copy) => copy,
+        }
+    }
 }
 
 /// A key's record as it was read.
@@ -39,12 +52,18 @@ impl Stored<'_> {
     }
 
     fn bytes(&self) -> &[u8] {
-        match &self.0 {
-            Bytes::Pinned(slice) => slice,
-            Bytes::Cached(cached) => cached.record(),
-            Bytes::Again(bytes) => bytes,
-            Bytes::Gathered(copy) => copy,
-        }
+        self.0.get()
+    }
+}
+
+/// The value of a subkey as it was read.
+pub struct StoredValue<'a>(Bytes<'a>);
+
+impl Deref for StoredValue<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.get()
     }
 }
 
@@ -76,12 +95,25 @@ impl Engine {
     }
 
     /// The value of a collection's subkey.
-    pub fn get_subkey(&self, space: Subspace, subkey: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, EngineError> {
+    pub fn get_subkey(&self, space: Subspace, subkey: &[u8]) -> Result<Option<StoredValue<'_>>, EngineError> {
         let begin = subkey_prefix(space.home.slot, self.live(space.home), space.version);
-        let found = with_key(&[&begin, subkey], |stored| {
-            self.database().db().get_pinned_cf_opt(self.database().family(space.family.family()), stored, self.read_options())
-        });
-        Ok(found?)
+        let parts: [&[u8]; 2] = [&begin, subkey];
+        let family = space.family.family();
+        let read =
+            |stored: &[u8]| self.database().db().get_pinned_cf_opt(self.database().family(family), stored, self.read_options());
+        if !Writer::is_cached(family) {
+            return Ok(with_key(&parts, read)?.map(|slice| StoredValue(Bytes::Pinned(slice))));
+        }
+        let hash = hash(family, &parts);
+        let ticket = match self.records().get(hash, &parts) {
+            Ok(cached) => return Ok(Some(StoredValue(Bytes::Cached(cached)))),
+            Err(ticket) => ticket,
+        };
+        let found = with_key(&parts, read)?;
+        if let Some(slice) = &found {
+            self.records().fill(hash, &parts, slice, ticket);
+        }
+        Ok(found.map(|slice| StoredValue(Bytes::Pinned(slice))))
     }
 
     /// Whether, and with which values, a collection has those subkeys, as of one moment, by one call into RocksDB.

@@ -1,4 +1,5 @@
-//! The record cache: records of keys that are read often, in front of RocksDB.
+//! The record cache: records of keys, and members of collections, that are read often, in front of RocksDB. A stored key of one family has
+//! another hash than the same bytes in another: the family is where the hash begins.
 //!
 //! RocksDB's caches stand behind its memtables, and a look into those costs more than everything else of a read together; what is written
 //! often is there. This one is asked first. It is never stale: a writer tells it of every record after its batch is applied and
@@ -156,6 +157,15 @@ impl RecordCache {
         }
         let mut places = lock(&shard.places);
         let Some(at) = self.find(&places, hash, &[key]) else { return };
+        // In its place, where it has the length that it had and nobody reads it.
+        if let (Some(record), Some(cached)) = (record, &mut places.all[at].entry)
+            && cached.bytes.len() == key.len() + record.len()
+            && let Some(bytes) = Arc::get_mut(&mut cached.bytes)
+        {
+            bytes[key.len()..].copy_from_slice(record);
+            places.all[at].used = true;
+            return;
+        }
         take_out(shard, &mut places, at);
         // What is read often and written often stays, as it is now.
         if let Some(record) = record.filter(|record| key.len() + record.len() <= ENTRY_LEN_MAX) {

@@ -266,16 +266,22 @@ impl Writer {
         outcome
     }
 
+    /// Whether the record cache holds what is read of that family. Of the others next to nothing is read one by one.
+    pub(super) fn is_cached(family: Family) -> bool {
+        matches!(family, Family::Meta | Family::Data)
+    }
+
     fn apply(&mut self) -> Result<Option<Written>, EngineError> {
         if self.batch.len() == 0 {
             return Ok(None);
         }
+        self.batch.settle();
         let mut options = WriteOptions::default();
         options.disable_wal(!self.engine.options().wal);
         let database = self.engine.database();
         database.write(self.batch.for_rocksdb(), &options)?;
         let sequence = database.db().latest_sequence_number();
-        let records = self.batch.writes().filter(|write| write.family == Family::Meta);
+        let records = self.batch.last_writes().filter(|write| Self::is_cached(write.family));
         records.for_each(|write| self.engine.records().written(write.hash, write.key, write.value));
         // Under the stripes: changes of one key are published in the order in which they were applied.
         self.engine.feed().publish(sequence, &self.batch);
