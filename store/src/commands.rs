@@ -1,5 +1,6 @@
 //! Commands: one table of specs, one file a family.
 
+mod all_keys;
 mod bits;
 mod blocking;
 mod client;
@@ -47,7 +48,7 @@ use crate::glob;
 
 pub use crate::clients::Class;
 pub use error::CommandError;
-pub use run::{Context, Later, LaterReply, Step, begin_later, check_length, claim, note_time, prefetch, run, run_piece};
+pub use run::{Context, Later, LaterReply, Step, begin_later, check_length, claim, note_time, prefetch, pushes, run, run_piece};
 pub use serving::{Serving, serve};
 pub use session::{Plane, Replies, Session, Waited};
 pub use table::{Calls, CommandSpec, Flags, Handler, Keys, Positions, calls, find, table};

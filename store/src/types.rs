@@ -26,6 +26,7 @@ pub use hyperloglog::{HllEncoding, HyperLogLog};
 pub use keyspace::{ExpireCondition, Keyspace, TypeError};
 pub use lists::{End, List, offsets_of_range};
 pub use prefetch::Prefetch;
+pub use sampling::random_below;
 pub use sets::{Removed, Set, SetMoved, SetOperation};
 pub use sorted_sets::{
     AddOptions, Added, Aggregate, Combination, Extreme, LexBound, LexRange, Popped, ScoreRange, Selection, SortedSet,

@@ -429,6 +429,11 @@ fn asks_to_wait(request: &Request) -> bool {
     request[1..].iter().take_while(|word| !word.eq_ignore_ascii_case(b"streams")).any(|word| word.eq_ignore_ascii_case(b"block"))
 }
 
+/// Whether what a request answers is a push.
+pub fn pushes(request: &Request) -> bool {
+    request.first().and_then(|name| table::find(name)).is_some_and(|spec| spec.flags.has(Flags::SUBSCRIBES))
+}
+
 fn allowed_while_subscribed(spec: &CommandSpec) -> bool {
     spec.flags.has(Flags::SUBSCRIBES) || matches!(spec.name, "ping" | "quit" | "reset")
 }

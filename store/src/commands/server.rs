@@ -47,16 +47,7 @@ fn flush(node: &Arc<Node>, databases: Vec<u8>, request: &Request) -> Result<Late
 }
 
 pub(super) fn command(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    match request.get(1).map(|word| word.to_ascii_lowercase()).as_deref() {
-        None => listing::all(cx.reply),
-        Some(b"count") if request.len() == 2 => cx.reply.unsigned(super::table().count() as u64),
-        Some(b"list") if request.len() == 2 => listing::names(cx.reply),
-        Some(b"info") => listing::some(cx.reply, &request[2..]),
-        Some(b"docs") => listing::docs(cx.reply, &request[2..]),
-        Some(b"getkeys") if request.len() > 2 => return listing::keys(cx.reply, &request[2..]),
-        Some(_) => return Err(CommandError::subcommand("COMMAND", &request[1])),
-    }
-    Ok(())
+    listing::command(cx.reply, request)
 }
 
 pub(super) fn time(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {

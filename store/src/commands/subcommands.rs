@@ -48,6 +48,15 @@ subcommands! {
         "unblock" -3 "id [TIMEOUT|ERROR]" "Ends the wait of a client in a blocking command.";
         "unpause" 2 "" "Ends CLIENT PAUSE.";
     }
+    "command" {
+        "count" 2 "" "How many commands there are.";
+        "docs" -2 "[command ...]" "What commands are for.";
+        "getkeys" -3 "command [argument ...]" "The keys of a request.";
+        "getkeysandflags" -3 "command [argument ...]" "The keys of a request, and what is done to them.";
+        "help" 2 "" "Prints this help.";
+        "info" -2 "[command ...]" "Arity, flags and key positions of commands.";
+        "list" -2 "[FILTERBY MODULE name|ACLCAT category|PATTERN pattern]" "Names of commands.";
+    }
     "debug" {
         "help" 2 "" "Prints this help.";
         "loadaof" 2 "" "As RELOAD.";

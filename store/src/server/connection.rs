@@ -22,7 +22,7 @@ use super::turns::{Turn, Turns};
 use crate::{
     blocked::{Registered, TurnEnd},
     clients,
-    commands::{Context, Later, Plane, Serving, Session, Step, check_length, claim, note_time, prefetch, run, serve},
+    commands::{Context, Later, Plane, Serving, Session, Step, check_length, claim, note_time, prefetch, pushes, run, serve},
     engine::SyncPolicy,
     node::Node,
     protocol::{ProtocolError, ReplyWriter, Request, RequestLimits, RequestReader, Version},
@@ -292,7 +292,8 @@ impl Connection {
             }
             match step {
                 Step::Done => {
-                    if self.session.replies.leaves_out() {
+                    // What confirms a subscription is a push, and is sent all the same.
+                    if self.session.replies.leaves_out() && !pushes(&request) {
                         self.out.truncate(mark);
                     }
                     // What it published may come to itself, behind this reply.

@@ -20,6 +20,11 @@ impl Dice {
     }
 }
 
+/// A number below that bound, which is above 0.
+pub fn random_below(bound: u64) -> u64 {
+    Dice::new().below(bound)
+}
+
 /// Takes some of a number of things, none twice; asked once for each of them, in whatever order they come.
 pub(super) struct Choice {
     dice: Dice,
