@@ -21,6 +21,12 @@ const THROUGHPUT_TARGETS: &[Target] = &[
     Target { test: "GET", pipeline: 1, throughput: Some(0.9), cpu: None },
     Target { test: "SET", pipeline: 16, throughput: Some(0.4), cpu: Some(2.5) },
     Target { test: "GET", pipeline: 16, throughput: Some(0.7), cpu: None },
+    Target { test: "HSET1", pipeline: 1, throughput: Some(0.62), cpu: None },
+    Target { test: "HSET1", pipeline: 16, throughput: Some(0.34), cpu: None },
+    Target { test: "ZADD1", pipeline: 1, throughput: Some(0.44), cpu: None },
+    Target { test: "ZADD1", pipeline: 16, throughput: Some(0.38), cpu: None },
+    Target { test: "LPUSH1", pipeline: 1, throughput: Some(0.7), cpu: None },
+    Target { test: "LPUSH1", pipeline: 16, throughput: Some(0.24), cpu: None },
 ];
 
 const SYNC_TARGETS: &[Target] = &[
@@ -51,7 +57,7 @@ pub(super) struct Row {
 pub(super) fn progress(sample: &Sample) {
     let cpu = sample.cpu_us.map_or("-".into(), |us| format!("{us:.2} us"));
     println!(
-        "  round {} {:<14} {:<6} -P {:<3} {:>9.0} requests/s  p50 {:.3} ms  p99 {:.3} ms  CPU a command {cpu}",
+        "  round {} {:<14} {:<7} -P {:<3} {:>9.0} requests/s  p50 {:.3} ms  p99 {:.3} ms  CPU a command {cpu}",
         sample.round, sample.server, sample.test, sample.pipeline, sample.requests_a_second, sample.p50_ms, sample.p99_ms
     );
 }
@@ -154,7 +160,7 @@ fn verdict(row: &Row, what: &str, target: Option<f64>, ratio: Option<Spread>, at
     let met = if at_least { ratio.median >= target } else { ratio.median <= target };
     let (sign, word) = (if at_least { ">=" } else { "<=" }, if met { "met" } else { "NOT met" });
     let (test, pipeline, server) = (row.test, row.pipeline, &row.server);
-    println!("  {server:<12} {test:<5} -P {pipeline:<3} {what:<14} {sign} {target:.1}x  {:<18} {word}", ratio.text(2));
+    println!("  {server:<12} {test:<7} -P {pipeline:<3} {what:<14} {sign} {target:.2}x  {:<18} {word}", ratio.text(2));
 }
 
 /// Columns as wide as what they hold; the first three to the left, figures to the right.

@@ -25,6 +25,8 @@ pub(super) struct Workload {
 
 const SET: &[&str] = &["SET", "key:__rand_int__", "{value}"];
 const HSET: &[&str] = &["HSET", "hash:__rand_int__", "field", "{value}"];
+const HSET1: &[&str] = &["HSET", "myhash", "element:__rand_int__", "{value}"];
+const ZADD1: &[&str] = &["ZADD", "myzset", "__rand_int__", "element:__rand_int__"];
 const ZADD: &[&str] = &["ZADD", "zset:__rand_int__", "1", "member:__rand_int__"];
 
 /// Every test there is. One whose command a server does not have is skipped, and that is said.
@@ -37,11 +39,18 @@ pub(super) const WORKLOADS: &[Workload] = &[
     Workload { name: "EXPIRE", words: &["EXPIRE", "key:__rand_int__", "100000"], repeat: (1, 0), fill: SET },
     Workload { name: "HSET", words: HSET, repeat: (1, 0), fill: HSET },
     Workload { name: "HGET", words: &["HGET", "hash:__rand_int__", "field"], repeat: (1, 0), fill: HSET },
-    // As `redis-benchmark -t hset`: one hash that every connection writes.
-    Workload { name: "HSET1", words: &["HSET", "myhash", "element:__rand_int__", "{value}"], repeat: (1, 0), fill: &[] },
     Workload { name: "SADD", words: &["SADD", "set:__rand_int__", "member:__rand_int__"], repeat: (1, 0), fill: &[] },
     Workload { name: "ZADD", words: ZADD, repeat: (1, 0), fill: &[] },
     Workload { name: "LPUSH", words: &["LPUSH", "list:__rand_int__", "{value}"], repeat: (1, 0), fill: &[] },
+    // As `redis-benchmark -t …` has them: one collection that every connection writes to, with up to as many members as there are keys.
+    Workload { name: "HSET1", words: HSET1, repeat: (1, 0), fill: &[] },
+    Workload { name: "HGET1", words: &["HGET", "myhash", "element:__rand_int__"], repeat: (1, 0), fill: HSET1 },
+    Workload { name: "SADD1", words: &["SADD", "myset", "element:__rand_int__"], repeat: (1, 0), fill: &[] },
+    Workload { name: "ZADD1", words: ZADD1, repeat: (1, 0), fill: &[] },
+    Workload { name: "ZRANGE1", words: &["ZRANGE", "myzset", "0", "9"], repeat: (1, 0), fill: ZADD1 },
+    Workload { name: "ZRANK1", words: &["ZRANK", "myzset", "element:__rand_int__"], repeat: (1, 0), fill: ZADD1 },
+    Workload { name: "LPUSH1", words: &["LPUSH", "mylist", "{value}"], repeat: (1, 0), fill: &[] },
+    Workload { name: "XADD1", words: &["XADD", "mystream", "*", "field", "{value}"], repeat: (1, 0), fill: &[] },
 ];
 
 /// The tests of that name, in any case; an error names what there is.

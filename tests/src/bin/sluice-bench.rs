@@ -23,7 +23,7 @@ enum Command {
         #[command(flatten)]
         rounds: Rounds,
         /// Tests, by comma.
-        #[arg(long, value_delimiter = ',', default_value = "SET,GET,INCR,MSET,HSET,HGET")]
+        #[arg(long, value_delimiter = ',', default_value = "SET,GET,INCR,HSET1,HGET1,SADD1,ZADD1,ZRANGE1,LPUSH1,XADD1")]
         tests: Vec<String>,
     },
     /// The same with every acknowledgement synced: `sync always` beside `appendfsync always`; and acknowledgements a fsync.
