@@ -13,6 +13,7 @@ mod cursors;
 mod databases;
 mod debug;
 mod error;
+mod execute;
 mod flush;
 mod geo;
 mod hash_scans;
@@ -48,7 +49,8 @@ use crate::glob;
 
 pub use crate::clients::Class;
 pub use error::CommandError;
-pub use run::{Context, Later, LaterReply, Step, begin_later, check_length, claim, note_time, prefetch, pushes, run, run_piece};
+pub use execute::{begin_later, note_time, run_piece};
+pub use run::{Context, Later, LaterReply, Step, check_length, claim, prefetch, pushes, run};
 pub use serving::{Serving, serve};
 pub use session::{Plane, Replies, Session, Waited};
 pub use table::{Calls, CommandSpec, Flags, Handler, Keys, Positions, calls, find, table};

@@ -23,6 +23,11 @@ impl Outbox {
         self.0.push(Post::Event { database, name, key: Bytes::copy_from_slice(key) });
     }
 
+    /// An event of a key, told before what came after the first `at`.
+    pub fn event_at(&mut self, at: usize, database: u8, name: &'static str, key: &[u8]) {
+        self.0.insert(at.min(self.0.len()), Post::Event { database, name, key: Bytes::copy_from_slice(key) });
+    }
+
     /// A message to a channel.
     pub fn message(&mut self, channel: Bytes, payload: Bytes) {
         self.0.push(Post::Message { channel, payload });

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, ops::ControlFlow};
 
 use sluice_topology::{NodeEntry, SLOT_COUNT, Slot, SlotRanges, nodes_text};
 
-use super::{CommandError, Context};
+use super::{CommandError, Context, subcommands};
 use crate::{
     node::Node,
     protocol::{ReplyWriter, Request},
@@ -15,7 +15,12 @@ type Outcome = Result<(), CommandError>;
 
 pub(super) fn cluster(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let subcommand = request[1].to_ascii_lowercase();
-    if subcommand == b"keyslot" && request.len() == 3 {
+    if subcommand == b"help" {
+        subcommands::help(cx.reply, "cluster");
+        return Ok(());
+    }
+    // Without a cluster as well: clients place their keys by it.
+    if subcommand == b"keyslot" {
         cx.reply.integer(i64::from(Slot::of_key(&request[2]).get()));
         return Ok(());
     }
@@ -30,6 +35,9 @@ pub(super) fn cluster(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
             cx.reply.verbatim(&nodes_text(cx.node.cluster.me(), &known.nodes, &cx.node.cluster.slot_entries()));
         }
         (b"info", []) => cx.reply.verbatim(&info(cx.node)),
+        (b"replicas" | b"slaves", [id]) => replicas(cx, id)?,
+        // Nodes have no links to each other: there is no gossip.
+        (b"links", []) => cx.reply.array(0),
         (b"myid", []) => cx.reply.bulk(cx.node.cluster.me().to_string().as_bytes()),
         (b"countkeysinslot", [number]) => {
             let usage = cx.node.engine.slot_usage(slot(number)?, cx.now_ms)?;
@@ -44,6 +52,16 @@ pub(super) fn cluster(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 fn slot(number: &[u8]) -> Result<Slot, CommandError> {
     let number = parse_integer(number).map_err(|_| CommandError::new("ERR Invalid or out of range slot"))?;
     u16::try_from(number).ok().and_then(Slot::new).ok_or_else(|| CommandError::new("ERR Invalid or out of range slot"))
+}
+
+/// The replicas of a node: none yet.
+fn replicas(cx: &mut Context<'_, '_>, id: &[u8]) -> Outcome {
+    let id = String::from_utf8_lossy(id).to_ascii_lowercase();
+    if !cx.node.cluster.known().nodes.iter().any(|node| node.id.to_string() == id) {
+        return Err(CommandError::new(format!("ERR Unknown node {id}")));
+    }
+    cx.reply.array(0);
+    Ok(())
 }
 
 fn keys_in_slot(cx: &mut Context<'_, '_>, slot: Slot, count: i64) -> Outcome {

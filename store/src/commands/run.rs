@@ -2,18 +2,18 @@
 
 use std::{
     cell::RefCell,
-    collections::VecDeque,
     future::Future,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use sluice_topology::Slot;
 
 use super::{
-    CommandError, Session, monitor,
+    CommandError, Session,
+    execute::execute,
     session::Plane,
     subcommands,
     table::{self, CommandSpec, Flags, Handler},
@@ -21,9 +21,9 @@ use super::{
 };
 use crate::{
     blocked::Wait,
-    clients::{Class, Outbox, Paused, SlowCommand, shortened},
+    clients::{Class, Outbox, Paused},
     cluster::Route,
-    engine::{Home, Writer, system_ms},
+    engine::{Home, Writer},
     node::Node,
     protocol::{ReplyWriter, Request, Version},
     types::{Keyspace, Prefetch},
@@ -118,7 +118,7 @@ pub enum Step {
 }
 
 /// The keys of a request, by the table; none when it is no command.
-fn keys<'q>(spec: &'static CommandSpec, request: &'q Request) -> impl Iterator<Item = &'q Bytes> {
+pub(super) fn keys<'q>(spec: &'static CommandSpec, request: &'q Request) -> impl Iterator<Item = &'q Bytes> {
     spec.keys.of(request).filter_map(|position| request.get(position))
 }
 
@@ -196,7 +196,7 @@ pub fn check_length(node: &Node, reply: &mut ReplyWriter<'_>, mark: usize) {
     }
 }
 
-fn too_long(node: &Node) -> CommandError {
+pub(super) fn too_long(node: &Node) -> CommandError {
     let limit = node.live.reply_len_max();
     CommandError::new(format!("ERR the reply is longer than {limit} bytes (client-output-buffer-limit): ask for less at once"))
 }
@@ -325,105 +325,6 @@ fn refused(cx: &mut Context<'_, '_>, request: &Request, error: CommandError) -> 
     CommandError::new(format!("EXECABORT Transaction discarded because of: {}", text.strip_prefix("ERR ").unwrap_or(&text)))
 }
 
-/// Executes an admitted, routed, claimed request.
-fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, request: &Request) -> Result<Step, CommandError> {
-    let gathered = cx.writer.borrow().gathered();
-    if cx.session.waited.is_none() {
-        spec.calls.add();
-        if cx.node.clients.monitored() && !spec.flags.has(Flags::ADMIN) {
-            monitor::show(cx, spec, request);
-        }
-    }
-    cx.session.client.note_command(spec.name);
-    match spec.handler {
-        Handler::Now(execute) => {
-            let outcome = execute(cx, request);
-            if let Some(begun) = cx.clock {
-                let now = Instant::now();
-                cx.clock = Some(now);
-                note_time(cx.node, cx.session, request, now - begun);
-            }
-            outcome?;
-            if cx.node.clients.any_watched() && cx.writer.borrow().gathered() != gathered && spec.flags.has(Flags::WRITE) {
-                keys(spec, request).for_each(|key| cx.node.clients.touch(cx.session.database, key));
-            }
-            Ok(Step::Done)
-        }
-        Handler::Later(_) | Handler::LaterIn(_) => Ok(Step::Later(begin_later(cx.node, cx.session, request)?)),
-    }
-}
-
-/// A request took that long: for the slow log, the latency monitor and the histograms.
-pub fn note_time(node: &Node, session: &Session, request: &Request, took: Duration) {
-    let Some(spec) = request.first().and_then(|name| table::find(name)) else { return };
-    let slow = &node.clients.slow;
-    if slow.keeps_histograms() {
-        spec.calls.latency.add(took.as_micros() as u64);
-    }
-    let event = if spec.flags.has(Flags::FAST) { "fast-command" } else { "command" };
-    slow.note(took, system_ms() / 1000, event, || {
-        // What EXEC executes is logged by itself.
-        (spec.name != "exec").then(|| SlowCommand {
-            id: 0,
-            at_seconds: 0,
-            micros: 0,
-            words: shortened(&monitor::redacted(spec, request)),
-            peer: session.client.peer.map(|peer| peer.to_string()).unwrap_or_default(),
-            name: session.client.described().name,
-        })
-    });
-}
-
-/// Begins what is executed by a future.
-pub fn begin_later(node: &Arc<Node>, session: &Session, request: &Request) -> Result<Later, CommandError> {
-    match request.first().and_then(|name| table::find(name)).map(|spec| spec.handler) {
-        Some(Handler::Later(begin)) => begin(node, request),
-        Some(Handler::LaterIn(begin)) => begin(node, session, request),
-        Some(Handler::Now(_)) | None => Err(unknown(request)),
-    }
-}
-
-/// Executes one of the commands that EXEC executes; what it answers is one element of the answer, whatever becomes of it.
-pub(super) fn execute_queued(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, request: &Request) {
-    let (mark, gathered, told) = (cx.reply.mark(), cx.writer.borrow().gathered(), cx.outbox.borrow().len());
-    let error = match execute(cx, spec, request) {
-        Ok(_) if cx.reply.overflowed() => too_long(cx.node),
-        Ok(_) => return,
-        Err(error) => error,
-    };
-    cx.writer.borrow_mut().truncate(gathered);
-    cx.outbox.borrow_mut().truncate(told);
-    cx.reply.rewind(mark);
-    cx.reply.error(&error.to_string());
-    cx.node.stats.errors.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Executes the commands in front of a transaction that is executed in pieces, up to the next that is executed by a future. Claims their
-/// keys, waiting for them: the writer is outside the gate. Says of each where its answer begins, and whether it rests on changes.
-pub fn run_piece(cx: &mut Context<'_, '_>, commands: &mut VecDeque<Request>, mut answered: impl FnMut(usize, bool)) {
-    let spec = |request: &Request| {
-        let spec = request.first().and_then(|name| table::find(name));
-        spec.filter(|spec| matches!(spec.handler, Handler::Now(_)))
-    };
-    let piece = commands.iter().map_while(|request| Some((spec(request)?, request)));
-    let keys_of_piece: Vec<Bytes> = piece.flat_map(|(spec, request)| keys(spec, request)).cloned().collect();
-    cx.writer.borrow_mut().claim(keys_of_piece.iter().map(|key| (Slot::of_key(key), key.as_ref())));
-    cx.writer.borrow_mut().enter();
-    while let Some((found, request)) = commands.front().and_then(|request| Some((spec(request)?, request.clone()))) {
-        commands.pop_front();
-        let (mark, gathered) = (cx.reply.mark(), cx.writer.borrow().gathered());
-        match route(cx.node, keys(found, &request), found.flags.has(Flags::WRITE)) {
-            Ok(Route::Serve) => execute_queued(cx, found, &request),
-            Ok(Route::Moved(text)) => cx.reply.error(&text),
-            Ok(Route::Wait) => cx.reply.error("TRYAGAIN the slot is being moved"),
-            Ok(Route::Unserved) => cx.reply.error("CLUSTERDOWN Hash slot not served"),
-            Err(error) => cx.reply.error(&error.to_string()),
-        }
-        let writer = cx.writer.borrow();
-        answered(mark, writer.gathered() != gathered || writer.take_observed());
-    }
-}
-
 /// Whether a command that only reads is asked to wait: XREAD BLOCK.
 fn asks_to_wait(request: &Request) -> bool {
     request[1..].iter().take_while(|word| !word.eq_ignore_ascii_case(b"streams")).any(|word| word.eq_ignore_ascii_case(b"block"))
@@ -459,7 +360,7 @@ fn check_plane(spec: &CommandSpec, plane: Plane) -> Result<(), CommandError> {
     }
 }
 
-fn route<'k>(node: &Node, keys: impl Iterator<Item = &'k Bytes>, writes: bool) -> Result<Route, CommandError> {
+pub(super) fn route<'k>(node: &Node, keys: impl Iterator<Item = &'k Bytes>, writes: bool) -> Result<Route, CommandError> {
     let key_len_max = node.settings.key_size_max.0 as usize;
     let mut slot: Option<Slot> = None;
     for key in keys {

@@ -48,6 +48,20 @@ subcommands! {
         "unblock" -3 "id [TIMEOUT|ERROR]" "Ends the wait of a client in a blocking command.";
         "unpause" 2 "" "Ends CLIENT PAUSE.";
     }
+    "cluster" {
+        "countkeysinslot" 3 "slot" "How many keys of a slot are here.";
+        "getkeysinslot" 4 "slot count" "Keys of a slot.";
+        "help" 2 "" "Prints this help.";
+        "info" 2 "" "The state of the cluster.";
+        "keyslot" 3 "key" "The slot of a key.";
+        "links" 2 "" "Links between nodes: there are none, nodes do not gossip.";
+        "myid" 2 "" "The id of this node.";
+        "nodes" 2 "" "The nodes, in the form of Redis' file.";
+        "replicas" 3 "node-id" "The replicas of a node: none.";
+        "shards" 2 "" "Slots and their nodes.";
+        "slaves" 3 "node-id" "The replicas of a node: none.";
+        "slots" 2 "" "Slots and their nodes, in the older form.";
+    }
     "command" {
         "count" 2 "" "How many commands there are.";
         "docs" -2 "[command ...]" "What commands are for.";

@@ -8,7 +8,8 @@ use sluice_topology::Slot;
 
 use super::{
     CommandError, Context,
-    run::{execute_queued, unknown},
+    execute::execute_queued,
+    run::unknown,
     session::Session,
     table::{self, CommandSpec, Flags, Handler},
 };

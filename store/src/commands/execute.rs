@@ -1,0 +1,155 @@
+//! Executing a request that is admitted, routed and claimed: its time, its watchers, the events of keys that come and are missed.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use sluice_topology::Slot;
+
+use super::{
+    CommandError, Context, Later, Session, Step, monitor,
+    run::{keys, route, too_long, unknown},
+    table::{self, CommandSpec, Flags, Handler},
+};
+use crate::{
+    clients::{Class, SlowCommand, shortened},
+    cluster::Route,
+    engine::system_ms,
+    node::Node,
+    protocol::Request,
+};
+
+/// Executes an admitted, routed, claimed request.
+pub(super) fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, request: &Request) -> Result<Step, CommandError> {
+    let gathered = cx.writer.borrow().gathered();
+    if cx.session.waited.is_none() {
+        spec.calls.add();
+        if cx.node.clients.monitored() && !spec.flags.has(Flags::ADMIN) {
+            monitor::show(cx, spec, request);
+        }
+    }
+    cx.session.client.note_command(spec.name);
+    match spec.handler {
+        Handler::Now(execute) => {
+            let absent = absent_keys(cx, spec, request)?;
+            let told = cx.outbox.borrow().len();
+            let outcome = execute(cx, request);
+            if let Some(begun) = cx.clock {
+                let now = Instant::now();
+                cx.clock = Some(now);
+                note_time(cx.node, cx.session, request, now - begun);
+            }
+            outcome?;
+            if cx.node.clients.any_watched() && cx.writer.borrow().gathered() != gathered && spec.flags.has(Flags::WRITE) {
+                keys(spec, request).for_each(|key| cx.node.clients.touch(cx.session.database, key));
+            }
+            if !absent.is_empty() {
+                tell_of_absent(cx, spec, absent, told)?;
+            }
+            Ok(Step::Done)
+        }
+        Handler::Later(_) | Handler::LaterIn(_) => Ok(Step::Later(begin_later(cx.node, cx.session, request)?)),
+    }
+}
+
+/// The keys of a request that are not there, while somebody wants to hear of keys that come or are missed.
+fn absent_keys(cx: &Context<'_, '_>, spec: &'static CommandSpec, request: &Request) -> Result<Vec<Bytes>, CommandError> {
+    let class = if spec.flags.has(Flags::WRITE) { Class::New } else { Class::Missed };
+    if !cx.node.clients.notify().wants(class) || spec.flags.has(Flags::CHANNELS) {
+        return Ok(Vec::new());
+    }
+    let mut absent = Vec::new();
+    for key in keys(spec, request) {
+        if cx.keyspace().live(key)?.is_none() {
+            absent.push(key.clone());
+        }
+    }
+    Ok(absent)
+}
+
+/// Tells that keys were missed, or that they are there now: before what else the command has to tell.
+fn tell_of_absent(cx: &mut Context<'_, '_>, spec: &CommandSpec, absent: Vec<Bytes>, told: usize) -> Result<(), CommandError> {
+    let database = cx.session.database;
+    for key in absent {
+        if !spec.flags.has(Flags::WRITE) {
+            cx.event(Class::Missed, "keymiss", &key);
+        } else if cx.keyspace().live(&key)?.is_some() {
+            cx.outbox.borrow_mut().event_at(told, database, "new", &key);
+        }
+    }
+    Ok(())
+}
+
+/// A request took that long: for the slow log, the latency monitor and the histograms.
+pub fn note_time(node: &Node, session: &Session, request: &Request, took: Duration) {
+    let Some(spec) = request.first().and_then(|name| table::find(name)) else { return };
+    let slow = &node.clients.slow;
+    if slow.keeps_histograms() {
+        spec.calls.latency.add(took.as_micros() as u64);
+    }
+    let event = if spec.flags.has(Flags::FAST) { "fast-command" } else { "command" };
+    slow.note(took, system_ms() / 1000, event, || {
+        // What EXEC executes is logged by itself.
+        (spec.name != "exec").then(|| SlowCommand {
+            id: 0,
+            at_seconds: 0,
+            micros: 0,
+            words: shortened(&monitor::redacted(spec, request)),
+            peer: session.client.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            name: session.client.described().name,
+        })
+    });
+}
+
+/// Begins what is executed by a future.
+pub fn begin_later(node: &Arc<Node>, session: &Session, request: &Request) -> Result<Later, CommandError> {
+    match request.first().and_then(|name| table::find(name)).map(|spec| spec.handler) {
+        Some(Handler::Later(begin)) => begin(node, request),
+        Some(Handler::LaterIn(begin)) => begin(node, session, request),
+        Some(Handler::Now(_)) | None => Err(unknown(request)),
+    }
+}
+
+/// Executes one of the commands that EXEC executes; what it answers is one element of the answer, whatever becomes of it.
+pub(super) fn execute_queued(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, request: &Request) {
+    let (mark, gathered, told) = (cx.reply.mark(), cx.writer.borrow().gathered(), cx.outbox.borrow().len());
+    let error = match execute(cx, spec, request) {
+        Ok(_) if cx.reply.overflowed() => too_long(cx.node),
+        Ok(_) => return,
+        Err(error) => error,
+    };
+    cx.writer.borrow_mut().truncate(gathered);
+    cx.outbox.borrow_mut().truncate(told);
+    cx.reply.rewind(mark);
+    cx.reply.error(&error.to_string());
+    cx.node.stats.errors.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Executes the commands in front of a transaction that is executed in pieces, up to the next that is executed by a future. Claims their
+/// keys, waiting for them: the writer is outside the gate. Says of each where its answer begins, and whether it rests on changes.
+pub fn run_piece(cx: &mut Context<'_, '_>, commands: &mut VecDeque<Request>, mut answered: impl FnMut(usize, bool)) {
+    let spec = |request: &Request| {
+        let spec = request.first().and_then(|name| table::find(name));
+        spec.filter(|spec| matches!(spec.handler, Handler::Now(_)))
+    };
+    let piece = commands.iter().map_while(|request| Some((spec(request)?, request)));
+    let keys_of_piece: Vec<Bytes> = piece.flat_map(|(spec, request)| keys(spec, request)).cloned().collect();
+    cx.writer.borrow_mut().claim(keys_of_piece.iter().map(|key| (Slot::of_key(key), key.as_ref())));
+    cx.writer.borrow_mut().enter();
+    while let Some((found, request)) = commands.front().and_then(|request| Some((spec(request)?, request.clone()))) {
+        commands.pop_front();
+        let (mark, gathered) = (cx.reply.mark(), cx.writer.borrow().gathered());
+        match route(cx.node, keys(found, &request), found.flags.has(Flags::WRITE)) {
+            Ok(Route::Serve) => execute_queued(cx, found, &request),
+            Ok(Route::Moved(text)) => cx.reply.error(&text),
+            Ok(Route::Wait) => cx.reply.error("TRYAGAIN the slot is being moved"),
+            Ok(Route::Unserved) => cx.reply.error("CLUSTERDOWN Hash slot not served"),
+            Err(error) => cx.reply.error(&error.to_string()),
+        }
+        let writer = cx.writer.borrow();
+        answered(mark, writer.gathered() != gathered || writer.take_observed());
+    }
+}
