@@ -15,6 +15,7 @@ mod kvrocks;
 mod lists;
 mod pubsub;
 mod reference;
+mod scripting;
 mod sets;
 mod sorting;
 mod strings;

@@ -106,6 +106,7 @@ impl Connection {
                 bytes.truncate(bytes.len() - 2);
                 Answer::Verbatim(String::from_utf8(bytes)?)
             }
+            "(" => Answer::Bulk(Some(rest.as_bytes().to_vec())),
             "%" => Answer::Map(self.elements(2 * rest.parse::<i64>()?).await?),
             _ => bail!("no answer begins with {line:?}"),
         })
@@ -127,6 +128,18 @@ impl Connection {
             answers.push(self.answer().await?);
         }
         Ok(answers)
+    }
+
+    /// One command of words that are no texts, and its answer.
+    pub async fn ask_bytes(&mut self, words: &[&[u8]]) -> anyhow::Result<Answer> {
+        let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            bytes.extend_from_slice(word);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        self.0.get_mut().write_all(&bytes).await?;
+        self.answer().await
     }
 
     /// One command and its answer.

@@ -5,5 +5,5 @@ mod process;
 mod volume;
 
 pub use cluster::LocalCluster;
-pub use process::{ROW_CACHE, Setup, StoreProcess, environment, free_port, row_cache_of_this_run, wait_for};
+pub use process::{ADMIN_PASSWORD, ROW_CACHE, Setup, StoreProcess, environment, free_port, row_cache_of_this_run, wait_for};
 pub use volume::Volume;

@@ -43,6 +43,9 @@ pub(super) fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, requ
                 note_time(cx.node, cx.session, request, now - begun);
             }
             outcome?;
+            if std::mem::take(&mut cx.session.rerun) {
+                return Ok(Step::Busy);
+            }
             if cx.node.clients.any_watched() && cx.writer.borrow().gathered() != gathered && spec.flags.has(Flags::WRITE) {
                 keys(spec, request).for_each(|key| cx.node.clients.touch(cx.session.database, key));
             }
@@ -117,6 +120,7 @@ pub fn begin_later(node: &Arc<Node>, session: &Session, request: &Request) -> Re
 pub(super) fn execute_queued(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, request: &Request) {
     let (mark, gathered, told) = (cx.reply.mark(), cx.writer.borrow().gathered(), cx.outbox.borrow().len());
     let error = match execute(cx, spec, request) {
+        Ok(Step::Busy) => CommandError::new("TRYAGAIN the script uses keys it does not name, which another client is changing"),
         Ok(_) if cx.reply.overflowed() => too_long(cx.node),
         Ok(_) => return,
         Err(error) => error,

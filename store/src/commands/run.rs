@@ -118,7 +118,7 @@ pub enum Step {
 }
 
 /// The keys of a request, by the table; none when it is no command.
-pub(super) fn keys<'q>(spec: &'static CommandSpec, request: &'q Request) -> impl Iterator<Item = &'q Bytes> {
+pub(super) fn keys<'q>(spec: &CommandSpec, request: &'q [Bytes]) -> impl Iterator<Item = &'q Bytes> + use<'q> {
     spec.keys.of(request).filter_map(|position| request.get(position))
 }
 
@@ -128,7 +128,9 @@ pub fn claim(session: &Session, writer: &mut Writer, request: &Request) {
     if spec.is_some_and(|spec| spec.name == "exec") {
         return writer.claim(transactions::claimed_by_exec(session));
     }
-    writer.claim(spec.into_iter().flat_map(|spec| keys(spec, request)).map(|key| (Slot::of_key(key), key.as_ref())));
+    let unnamed = session.unnamed.iter().map(|key| (Slot::of_key(key), key.as_ref()));
+    writer
+        .claim(spec.into_iter().flat_map(|spec| keys(spec, request)).map(|key| (Slot::of_key(key), key.as_ref())).chain(unnamed));
 }
 
 /// Reads ahead the records that a run of requests asks for, by one call into RocksDB; keys they change are claimed first. `None` when
@@ -165,6 +167,12 @@ pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
     let (mark, gathered, told) = (cx.reply.mark(), cx.writer.borrow().gathered(), cx.outbox.borrow().len());
     match try_run(cx, request) {
         Ok(step) => {
+            if matches!(step, Step::Busy) {
+                // A script that has to be run again.
+                cx.writer.borrow_mut().truncate(gathered);
+                cx.outbox.borrow_mut().truncate(told);
+                cx.reply.rewind(mark);
+            }
             if cx.reply.overflowed() {
                 // An error changes nothing.
                 cx.writer.borrow_mut().truncate(gathered);
@@ -289,8 +297,7 @@ fn admit(cx: &Context<'_, '_>, request: &Request) -> Result<&'static CommandSpec
     if !cx.session.authenticated && !spec.flags.has(Flags::NO_AUTH) {
         return Err(CommandError::new("NOAUTH Authentication required."));
     }
-    let enough = if spec.arity < 0 { request.len() as i32 >= -spec.arity } else { request.len() as i32 == spec.arity };
-    if !enough {
+    if !spec.admits(request.len()) {
         return Err(CommandError::arity(spec.name));
     }
     if spec.flags.has(Flags::CONTAINER) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::transactions::Transaction;
@@ -92,6 +93,10 @@ pub struct Session {
     pub waited: Option<Waited>,
     /// What the command that was just executed waits for.
     pub wait: Option<Wait>,
+    /// Keys that a script uses without naming them, to be claimed before it is run again.
+    pub unnamed: Vec<Bytes>,
+    /// Whether the script that ran last has to be run again.
+    pub rerun: bool,
     /// Whether the connection ends once its replies are sent.
     pub closing: bool,
 }
@@ -112,6 +117,8 @@ impl Session {
             executing: false,
             waited: None,
             wait: None,
+            unnamed: Vec::new(),
+            rerun: false,
             closing: false,
         }
     }

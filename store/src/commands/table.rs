@@ -243,6 +243,14 @@ pub struct CommandSpec {
     pub calls: &'static Calls,
 }
 
+impl CommandSpec {
+    /// Whether a request may have so many words.
+    pub fn admits(&self, words: usize) -> bool {
+        let words = words as i32;
+        if self.arity < 0 { words >= -self.arity } else { words == self.arity }
+    }
+}
+
 const READ: Flags = Flags::READONLY.and(Flags::FAST);
 const WRITE: Flags = Flags::WRITE.and(Flags::FAST);
 const BLIND: Flags = WRITE.and(Flags::BLIND);
@@ -258,6 +266,7 @@ const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 const BOTH: Keys = Keys::Range { first: 1, last: 2, step: 1 };
 const ALL: Keys = Keys::Range { first: 1, last: -1, step: 1 };
 const ALL_BUT_FIRST: Keys = Keys::Range { first: 2, last: -1, step: 1 };
+const COUNTED_2: Keys = Keys::Counted { at: 2, destination: false };
 const PAIRS: Keys = Keys::Range { first: 1, last: -1, step: 2 };
 
 macro_rules! commands {

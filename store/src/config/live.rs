@@ -32,6 +32,7 @@ pub struct Live {
     flush_wait: AtomicBool,
     reply_len_max: AtomicUsize,
     park_timeout_ms: AtomicU64,
+    lua_time_limit: AtomicU64,
 }
 
 /// Why a change is refused. The texts are those of Redis 7.
@@ -65,6 +66,7 @@ impl Live {
             flush_wait: AtomicBool::new(false),
             reply_len_max: AtomicUsize::new(0),
             park_timeout_ms: AtomicU64::new(0),
+            lua_time_limit: AtomicU64::new(0),
             current: Mutex::new(settings.clone()),
             changed: Mutex::default(),
         };
@@ -93,6 +95,12 @@ impl Live {
     }
 
     /// Milliseconds a command waits for a slot's switch.
+    /// Milliseconds after which a script is ended.
+    pub fn lua_time_limit(&self) -> u64 {
+        self.lua_time_limit.load(Ordering::Relaxed)
+    }
+
+    /// Milliseconds that a command waits for a slot.
     pub fn park_timeout_ms(&self) -> u64 {
         self.park_timeout_ms.load(Ordering::Relaxed)
     }
@@ -141,6 +149,7 @@ impl Live {
         // 0 is no limit to Redis; here every limit is a number, and this the largest.
         let normal = settings.client_output_buffer_limit.normal;
         self.reply_len_max.store(if normal == 0 { usize::MAX >> 1 } else { normal as usize }, Ordering::Relaxed);
+        self.lua_time_limit.store(settings.lua_time_limit, Ordering::Relaxed);
         self.park_timeout_ms.store(settings.park_timeout_ms, Ordering::Relaxed);
     }
 }

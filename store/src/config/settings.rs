@@ -126,6 +126,9 @@ settings! {
     client_query_buffer_limit: Bytes = Bytes(1 << 30), "client-query-buffer-limit", "Longest request in all, in bytes.";
     #[live] client_output_buffer_limit: OutputLimits = OutputLimits::default(), "client-output-buffer-limit", "Longest reply of a client (`normal`, or one size alone), and how much may wait for a subscriber (`pubsub`): class, hard limit, soft limit, seconds over the soft limit; 0: none. A client that does not take its replies within a minute is disconnected.";
     #[live] notify: Notify = Notify::default(), "notify-keyspace-events", "Which events of keys are published: letters of Redis (K, E, g, $, l, s, h, z, x, e, t, m, n, d, A); empty: none.";
+    #[live] lua_time_limit: u64 = 5000, "lua-time-limit", "Milliseconds after which a script is ended; it has then changed nothing.";
+    script_memory_limit: Bytes = Bytes(64 << 20), "script-memory-limit", "Bytes of memory that scripts may use in each thread that serves clients.";
+    script_write_limit: Bytes = Bytes(64 << 20), "script-write-limit", "Bytes that one script may write.";
     #[live] park_timeout_ms: u64 = 15_000, "park-timeout-ms", "Milliseconds a command waits for a slot that is being switched, before TRYAGAIN.";
     migrate_unit_slots: u32 = 64, "migrate-unit-slots", "Most slots switched together.";
     migrate_batch_size: Bytes = Bytes(1 << 20), "migrate-batch-size", "Bytes of one batch of a migration.";
@@ -166,6 +169,9 @@ impl Settings {
             ("migrate-timeout-ms", self.migrate_timeout_ms),
             ("migrate-switch-timeout-ms", self.migrate_switch_timeout_ms),
             ("park-timeout-ms", self.park_timeout_ms),
+            ("lua-time-limit", self.lua_time_limit),
+            ("script-memory-limit", self.script_memory_limit.0),
+            ("script-write-limit", self.script_write_limit.0),
             ("checkpoints-kept", u64::from(self.checkpoints_kept)),
             ("rocksdb.write_buffer_size", self.write_buffer.0),
             ("rocksdb.target_file_size_base", self.target_file_size_base.0),

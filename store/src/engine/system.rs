@@ -35,6 +35,8 @@ pub enum SystemKind {
     MigrationCounter = b'K',
     /// Left by a shutdown in order: when something in a slot expires.
     Expiries = b'E',
+    /// A library of functions: its name, and its code as the value.
+    Function = b'F',
     /// Key versions reserved: everything below it may have been given out.
     Versions = b'V',
 }

@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{admin, data::DataThreads, listen};
 use crate::{
+    commands,
     config::{Settings, WalRecovery, plan_memory},
     engine::{Engine, EngineOptions, Tuning},
     node::Node,
@@ -72,6 +73,7 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
     };
     let start = engine.start();
     let node = Arc::new(Node::new(settings, engine.clone())?);
+    commands::open_libraries(&node)?;
     let _ = slot.set(node.clone());
     tracing::info!(
         node = %node.cluster.me(), instance = %engine.instance(), created = start.created, recovered_round = start.recovered_round,

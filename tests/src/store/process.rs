@@ -17,7 +17,7 @@ use sluice_topology::admin::{AdminClient, AdminTimeouts};
 /// For a store to open its data, serve, or end. Generous: the machine may be busy; no test measures it.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Password of the admin planes of test nodes.
-const ADMIN_PASSWORD: &str = "between-nodes";
+pub const ADMIN_PASSWORD: &str = "between-nodes";
 
 /// The setting that [`row_cache_of_this_run`] sets.
 pub const ROW_CACHE: &str = "rocksdb.row_cache_size";

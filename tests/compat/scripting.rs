@@ -1,0 +1,346 @@
+//! Scripts and functions: what they see and answer beside a real redis-server, and what nobody else promises of them.
+
+use anyhow::{Context as _, ensure};
+use sluice_tests::{
+    resp::{Answer, Connection},
+    store::{ADMIN_PASSWORD, Setup},
+};
+
+use crate::reference::RedisServer;
+
+/// Scripts with their keys and arguments, run in this order.
+const SCRIPTS: &[(&str, &[&str], &[&str])] = &[
+    ("return 1", &[], &[]),
+    ("return 3.99", &[], &[]),
+    ("return -3.99", &[], &[]),
+    ("return {1,2,{3,'four',{5}},nil,6}", &[], &[]),
+    ("return {KEYS[1],KEYS[2],ARGV[1],#ARGV}", &["a", "{a}b"], &["x", "y"]),
+    ("return {true,false,1}", &[], &[]),
+    ("return nil", &[], &[]),
+    ("return 'a\\r\\nb'", &[], &[]),
+    ("return {ok='FINE'}", &[], &[]),
+    ("return {err='MY problem'}", &[], &[]),
+    ("return {err='-MY problem'}", &[], &[]),
+    ("return redis.error_reply('MY other')", &[], &[]),
+    ("return redis.status_reply('fine')", &[], &[]),
+    ("return redis.error_reply(1)", &[], &[]),
+    ("return redis.call('set', KEYS[1], ARGV[1])", &["k"], &["1"]),
+    ("return redis.call('get', KEYS[1])", &["k"], &[]),
+    ("return redis.call('get', KEYS[1])", &["none"], &[]),
+    ("return type(redis.call('get', 'none'))", &[], &[]),
+    ("return redis.call('incrby', KEYS[1], 41)", &["k"], &[]),
+    ("redis.call('set', KEYS[1], 3.5) return redis.call('get', KEYS[1])", &["k"], &[]),
+    ("redis.call('set', KEYS[1], 10) return redis.call('get', KEYS[1])", &["k"], &[]),
+    ("return redis.call('incr', KEYS[1])", &["k"], &[]),
+    ("redis.call('set', KEYS[1], 'text') return redis.call('incr', KEYS[1])", &["k"], &[]),
+    ("return redis.pcall('incr', KEYS[1])", &["k"], &[]),
+    ("return redis.pcall('incr', KEYS[1]).err", &["k"], &[]),
+    // What is caught is a table since 7.2, and a text in the server compared with.
+    ("local ok, e = pcall(redis.call, 'incr', KEYS[1]) return {tostring(ok), type(e) == 'table' and e.err or e}", &["k"], &[]),
+    ("\n\nreturn redis.call('incr', KEYS[1])", &["k"], &[]),
+    ("local x = redis.call('lpush', KEYS[1], 'x')\nreturn x", &["k"], &[]),
+    ("redis.call('set', KEYS[1], 'before') error('boom')", &["failed"], &[]),
+    ("return redis.call('get', KEYS[1])", &["failed"], &[]),
+    ("error({err='MY err'})", &[], &[]),
+    // Not `error({})`: the server compared with ends at it.
+    ("error()", &[], &[]),
+    ("error('with level', 0)", &[], &[]),
+    ("return redis.call()", &[], &[]),
+    ("return redis.call('nosuchcommand')", &[], &[]),
+    ("return redis.call('get')", &[], &[]),
+    ("return redis.call('get', {})", &[], &[]),
+    ("return redis.call('multi')", &[], &[]),
+    ("return redis.call('eval', 'return 1', 0)", &[], &[]),
+    ("return redis.call('subscribe', 'x')", &[], &[]),
+    ("return redis.call('ping')", &[], &[]),
+    ("return redis.call('echo', ARGV[1])", &[], &["text"]),
+    ("return redis.call('type', KEYS[1])", &["k"], &[]),
+    ("return redis.call('type', KEYS[1]).ok", &["k"], &[]),
+    ("return redis.call('hset', KEYS[1], 'f', 1, 'g', 2)", &["h"], &[]),
+    ("return redis.call('hgetall', KEYS[1])", &["h"], &[]),
+    ("redis.setresp(3) local m = redis.call('hgetall', KEYS[1]) return m.map.f", &["h"], &[]),
+    ("redis.setresp(3) return redis.call('hget', KEYS[1], 'none') == nil", &["h"], &[]),
+    (
+        "redis.setresp(3) redis.call('zadd', KEYS[1], 1.5, 'm') return redis.call('zscore', KEYS[1], 'm').double == 1.5",
+        &["z"],
+        &[],
+    ),
+    ("redis.setresp(4)", &[], &[]),
+    ("redis.call('sadd', KEYS[1], 1) redis.setresp(3) return redis.call('smembers', KEYS[1]).set['1']", &["st"], &[]),
+    ("return {double=1.5}", &[], &[]),
+    ("return {map={a=1}}", &[], &[]),
+    ("return {big_number='123456789012345678901234567890'}", &[], &[]),
+    ("redis.call('select', 3) redis.call('set', KEYS[1], 'in 3') return redis.call('get', KEYS[1])", &["s3"], &[]),
+    ("return redis.call('get', KEYS[1])", &["s3"], &[]),
+    ("for i = 1, 20 do redis.call('rpush', KEYS[1], i) end return redis.call('lrange', KEYS[1], 3, 7)", &["l"], &[]),
+    ("redis.call('hset', KEYS[1], 'x', 1) redis.call('hdel', KEYS[1], 'f') return redis.call('hkeys', KEYS[1])", &["h"], &[]),
+    (
+        "redis.call('del', KEYS[1]) redis.call('zadd', KEYS[1], 2, 'b', 1, 'a') return redis.call('zrange', KEYS[1], 0, -1)",
+        &["z"],
+        &[],
+    ),
+    ("foo = 1", &[], &[]),
+    ("return foo", &[], &[]),
+    ("KEYS = 1", &[], &[]),
+    ("string.sub = nil", &[], &[]),
+    ("redis.call = nil", &[], &[]),
+    ("return #_G", &[], &[]),
+    ("return tostring(io) .. tostring(require)", &[], &[]),
+    ("return type(dofile)", &[], &[]),
+    ("return loadstring('return 1 + 1')()", &[], &[]),
+    ("return loadstring('return bad bad')", &[], &[]),
+    ("return 1 +", &[], &[]),
+    ("local function f(n) if n == 0 then return 'deep' end return f(n - 1) end return f(1000)", &[], &[]),
+    ("return redis.sha1hex('')", &[], &[]),
+    ("return redis.sha1hex()", &[], &[]),
+    ("return cjson.encode({1, 2, 'x', {a = 1.5}, true, cjson.null})", &[], &[]),
+    ("return cjson.decode(ARGV[1])", &[], &["[1,\"two\",[3,{\"x\":null}],true]"]),
+    ("return cjson.decode(ARGV[1]).a.b", &[], &["{\"a\":{\"b\":\"\\u00e4\\n\"}}"]),
+    ("local ok, e = pcall(cjson.decode, ARGV[1]) return {tostring(ok), e}", &[], &["{\"a\":"]),
+    ("return cjson.encode({[1] = 1, [100] = 2})", &[], &[]),
+    ("return cjson.encode(0.1)", &[], &[]),
+    ("return cjson.encode(1e20)", &[], &[]),
+    ("return cjson.encode({})", &[], &[]),
+    ("return cmsgpack.pack(1, 'two', {3, 4}, {a = 5}, -70000, 1.5, true)", &[], &[]),
+    ("return {cmsgpack.unpack(cmsgpack.pack(1, 'two', {3, 4}))}", &[], &[]),
+    ("return struct.pack('>HhiLsc3', 1, -2, 3, 4, 'five', 'six')", &[], &[]),
+    ("return {struct.unpack('>Hh', '\\0\\1\\255\\254')}", &[], &[]),
+    (
+        "return {bit.band(255, 15), bit.bor(1, 6), bit.bxor(5, 1), bit.bnot(0), bit.lshift(1, 31), bit.rshift(-1, 28), bit.arshift(-16, 2)}",
+        &[],
+        &[],
+    ),
+    ("return {bit.tohex(255), bit.tohex(-1, -4), bit.rol(1, 33), bit.bswap(0x01020304), bit.tobit(0xffffffff)}", &[], &[]),
+    ("return math.floor(3.7) .. string.format('%05d %s', 42, 'x') .. table.concat({1, 2}, ',')", &[], &[]),
+    ("return redis.REDIS_VERSION_NUM > 0", &[], &[]),
+    ("return {redis.LOG_DEBUG, redis.LOG_WARNING, redis.REPL_ALL}", &[], &[]),
+    ("return redis.log('x')", &[], &[]),
+    ("#!lua\nreturn 5", &[], &[]),
+    ("#!lua flags=no-writes\nreturn redis.call('set', KEYS[1], 1)", &["k"], &[]),
+    ("#!lua flags=nosuch\nreturn 1", &[], &[]),
+    ("#!python\nreturn 1", &[], &[]),
+    ("#!lua name=x\nreturn 1", &[], &[]),
+];
+
+/// How Redis names a script's place differs with what it was built with: the text before it does not.
+fn normal(answer: Answer) -> Answer {
+    match answer {
+        Answer::Error(text) => Answer::Error(text.replace("  ", " ")),
+        other => other,
+    }
+}
+
+async fn both(theirs: &mut Connection, ours: &mut Connection, words: &[&str]) -> anyhow::Result<()> {
+    let expected = normal(theirs.ask(words).await.with_context(|| format!("redis, {words:?}"))?);
+    let found = normal(ours.ask(words).await.with_context(|| format!("sluice, {words:?}"))?);
+    ensure!(expected == found, "{words:?}\n redis: {expected:?}\nsluice: {found:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_answer_as_those_of_redis_do() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let (redis, store) = (RedisServer::start()?, Setup::new(root.path().join("data"), &[])?.start().await?);
+    redis.client().await?;
+    let mut differences = Vec::new();
+    for version in ["2", "3"] {
+        let (mut theirs, mut ours) = (Connection::open(&redis.address()).await?, Connection::open(&store.address()).await?);
+        theirs.ask(&["HELLO", version]).await?;
+        ours.ask(&["HELLO", version]).await?;
+        both(&mut theirs, &mut ours, &["FLUSHALL"]).await?;
+        for (script, keys, arguments) in SCRIPTS {
+            let count = keys.len().to_string();
+            let words = [&["EVAL", *script, &count][..], keys, arguments].concat();
+            if let Err(error) = both(&mut theirs, &mut ours, &words).await {
+                differences.push(error.to_string());
+            }
+        }
+        for words in [
+            &["EVAL", "return 1"][..],
+            &["EVAL", "return 1", "x"],
+            &["EVAL", "return 1", "-1"],
+            &["EVAL", "return 1", "2", "a"],
+            &["EVALSHA", "0000000000000000000000000000000000000000", "0"],
+            &["EVALSHA", "x", "0"],
+            &["EVALSHA", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "0"],
+            &["SCRIPT", "LOAD", "return 'loaded'"],
+            &["SCRIPT", "LOAD", "return bad bad"],
+            &["SCRIPT", "EXISTS", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "x"],
+            &["SCRIPT", "FLUSH", "WHAT"],
+            &["SCRIPT", "FLUSH"],
+            &["SCRIPT", "EXISTS", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db"],
+            &["SCRIPT", "KILL"],
+            &["SCRIPT", "NOSUCH"],
+            &["EVAL_RO", "return redis.call('set', KEYS[1], 1)", "1", "k"],
+            &["EVAL_RO", "return redis.call('get', KEYS[1])", "1", "failed"],
+            &[
+                "FUNCTION",
+                "LOAD",
+                "#!lua name=lib\nredis.register_function('f', function(keys, args) return {keys[1], args[1], #args} end)",
+            ],
+            &["FUNCTION", "LOAD", "#!lua name=lib\nredis.register_function('f', function() return 1 end)"],
+            &["FUNCTION", "LOAD", "#!lua name=lib2\nredis.register_function('f', function() return 1 end)"],
+            &["FUNCTION", "LOAD", "#!lua name=lib3\nreturn 1"],
+            &["FUNCTION", "LOAD", "#!lua name=lib3\nredis.call('get', 'x')"],
+            &["FUNCTION", "LOAD", "#!lua\nreturn 1"],
+            &["FUNCTION", "LOAD", "#!x name=y\nreturn 1"],
+            &["FUNCTION", "LOAD", "return 1"],
+            &["FUNCTION", "LOAD", "#!lua name=bad-name\nreturn 1"],
+            &["FUNCTION", "LOAD", "#!lua name=lib4\nredis.register_function('a b', function() end)"],
+            &["FUNCTION", "LOAD", "#!lua name=lib4\nredis.register_function('a')"],
+            &[
+                "FUNCTION",
+                "LOAD",
+                "#!lua name=lib4\nredis.register_function{function_name='w', callback=function() return 7 end, flags={'no-writes'}}",
+            ],
+            &["FCALL", "f", "1", "k", "x", "y"],
+            &["FCALL", "nosuch", "0"],
+            &["FCALL", "f", "x"],
+            &["FCALL_RO", "f", "0"],
+            &["FCALL_RO", "w", "0"],
+            &["FUNCTION", "STATS"],
+            &["FUNCTION", "LIST", "LIBRARYNAME", "lib", "WITHCODE"],
+            &["FUNCTION", "DELETE", "nosuch"],
+            &["FUNCTION", "DELETE", "lib"],
+            &["FCALL", "f", "0"],
+            &["FUNCTION", "FLUSH", "SYNC"],
+            &["FUNCTION", "LIST"],
+            &["FUNCTION", "RESTORE", "nonsense"],
+        ] {
+            if let Err(error) = both(&mut theirs, &mut ours, words).await {
+                differences.push(error.to_string());
+            }
+        }
+        // What one dumps the other restores.
+        let library = "#!lua name=both\nredis.register_function('there', function() return 'and back' end)";
+        theirs.ask(&["FUNCTION", "LOAD", library]).await?;
+        let Answer::Bulk(Some(payload)) = theirs.ask(&["FUNCTION", "DUMP"]).await? else { anyhow::bail!("no dump") };
+        ours.ask_bytes(&[&b"FUNCTION"[..], b"RESTORE", &payload]).await?;
+        both(&mut theirs, &mut ours, &["FCALL", "there", "0"]).await?;
+        let Answer::Bulk(Some(payload)) = ours.ask(&["FUNCTION", "DUMP"]).await? else { anyhow::bail!("no dump") };
+        let restored = theirs.ask_bytes(&[&b"FUNCTION"[..], b"RESTORE", &payload, b"FLUSH"]).await?;
+        ensure!(restored == Answer::Simple("OK".into()), "{restored:?}");
+        both(&mut theirs, &mut ours, &["FCALL", "there", "0"]).await?;
+        both(&mut theirs, &mut ours, &["FUNCTION", "FLUSH"]).await?;
+    }
+    ensure!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ended_by_a_limit_has_changed_nothing() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let settings = [("lua-time-limit", "300"), ("script-memory-limit", "8mb"), ("script-write-limit", "1mb")];
+    let store = Setup::new(root.path().join("data"), &settings)?.start().await?;
+    let mut connection = Connection::open(&store.address()).await?;
+    for (script, names) in [
+        ("redis.call('set', KEYS[1], 1) while true do end", "lua-time-limit"),
+        ("redis.call('set', KEYS[1], 1) while true do pcall(function() while true do end end) end", "lua-time-limit"),
+        ("redis.call('set', KEYS[1], 1) local c = coroutine.wrap(function() while true do end end) c()", "lua-time-limit"),
+        ("redis.call('set', KEYS[1], 1) while true do pcall(redis.call, 'get', KEYS[1]) end", "lua-time-limit"),
+        ("redis.call('set', KEYS[1], 1) local s = 'x' while true do s = s .. s end", "script-memory-limit"),
+        ("redis.call('set', KEYS[1], 1) local t = {} while true do t[#t + 1] = {} end", "script-memory-limit"),
+        ("for i = 1, 1e9 do redis.call('set', KEYS[1], ('x'):rep(100000)) end", "script-write-limit"),
+    ] {
+        let answer = connection.ask(&["EVAL", script, "1", "k"]).await?;
+        ensure!(matches!(&answer, Answer::Error(text) if text.contains(names)), "{script}: {answer:?}");
+        let left = connection.ask(&["EXISTS", "k"]).await?;
+        ensure!(left == Answer::Integer(0), "{script} left something");
+        ensure!(connection.ask(&["EVAL", "return 'fine'", "0"]).await? == Answer::Bulk(Some(b"fine".to_vec())));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn script_kill_on_the_admin_port_ends_a_script() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[("lua-time-limit", "60000")])?.start().await?;
+    let mut connection = Connection::open(&store.address()).await?;
+    let running = tokio::spawn(async move {
+        let answer = connection.ask(&["EVAL", "redis.call('set', KEYS[1], 1) while true do end", "1", "k"]).await?;
+        anyhow::Ok((connection.ask(&["EXISTS", "k"]).await?, answer))
+    });
+    let mut admin = Connection::open(&format!("127.0.0.1:{}", store.setup().admin_port)).await?;
+    admin.ask(&["AUTH", ADMIN_PASSWORD]).await?;
+    loop {
+        let answer = admin.ask(&["SCRIPT", "KILL"]).await?;
+        if answer == Answer::Simple("OK".into()) {
+            break;
+        }
+        ensure!(matches!(&answer, Answer::Error(text) if text.starts_with("NOTBUSY")), "{answer:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let (left, answer) = running.await??;
+    ensure!(matches!(&answer, Answer::Error(text) if text.contains("killed")), "{answer:?}");
+    ensure!(left == Answer::Integer(0));
+    Ok(())
+}
+
+/// Scripts of several threads that use keys they do not name: none is lost, none waits for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_of_several_threads_share_keys_they_do_not_name() -> anyhow::Result<()> {
+    const CLIENTS: i64 = 8;
+    const CALLS: i64 = 200;
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[("io-threads", "3")])?.start().await?;
+    let script = "redis.call('incr', 'a' .. ARGV[1]) for i = 1, 5 do redis.call('incr', 'shared' .. i) end \
+                  return redis.call('incr', KEYS[1])";
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..CLIENTS {
+        let address = store.address();
+        clients.spawn(async move {
+            let mut connection = Connection::open(&address).await?;
+            for _ in 0..CALLS {
+                let answer = connection.ask(&["EVAL", script, "1", "named", &client.to_string()]).await?;
+                ensure!(matches!(answer, Answer::Integer(_)), "{answer:?}");
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client??;
+    }
+    let mut connection = Connection::open(&store.address()).await?;
+    for key in ["named", "shared1", "shared5"] {
+        let found = connection.ask(&["GET", key]).await?;
+        ensure!(found == Answer::Bulk(Some((CLIENTS * CALLS).to_string().into_bytes())), "{key}: {found:?}");
+    }
+    Ok(())
+}
+
+/// A script's changes come back together or not at all, and functions are there after a crash.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_leaves_scripts_whole_and_functions_there() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let setup = Setup::new(root.path().join("data"), &[])?;
+    let mut store = setup.start().await?;
+    let library = "#!lua name=lib\nredis.register_function('count', function(keys) for i = 1, 50 do redis.call('incr', 'c' .. i) end return 1 end)";
+    for round in 0..5 {
+        let mut connection = Connection::open(&store.address()).await?;
+        if round == 0 {
+            connection.ask(&["FUNCTION", "LOAD", library]).await?;
+        }
+        let writer = tokio::spawn(async move {
+            let mut done = 0;
+            while let Ok(answer) = connection.ask(&["FCALL", "count", "0"]).await {
+                ensure!(answer == Answer::Integer(1), "{answer:?}");
+                done += 1;
+            }
+            Ok(done)
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(150 + 40 * round)).await;
+        store.kill()?;
+        let acknowledged: i64 = writer.await??;
+        store = setup.start().await?;
+        let mut connection = Connection::open(&store.address()).await?;
+        let counts = connection
+            .ask(&["EVAL", "local all = {} for i = 1, 50 do all[i] = redis.call('get', 'c' .. i) or '0' end return all", "0"])
+            .await?;
+        let first = counts.elements().first().context("counts")?.clone();
+        ensure!(counts.elements().iter().all(|count| *count == first), "torn: {counts:?}");
+        let first: i64 = first.text().context("a number")?.parse()?;
+        ensure!(first >= acknowledged, "{first} of {acknowledged} acknowledged are left");
+        connection.ask(&["EVAL", "for i = 1, 50 do redis.call('del', 'c' .. i) end", "0"]).await?;
+    }
+    Ok(())
+}
