@@ -41,6 +41,7 @@ mod sets;
 mod slow;
 mod sort;
 mod sorted_sets;
+mod streams;
 mod strings;
 mod subcommands;
 mod substrings;

@@ -16,6 +16,7 @@ mod renaming;
 mod sampling;
 mod sets;
 mod sorted_sets;
+mod streams;
 mod strings;
 mod substrings;
 mod usage;
@@ -32,6 +33,9 @@ pub use sampling::random_below;
 pub use sets::{Removed, Set, SetMoved, SetOperation};
 pub use sorted_sets::{
     AddOptions, Added, Aggregate, Combination, Extreme, LexBound, LexRange, Popped, ScoreRange, Selection, SortedSet,
+};
+pub use streams::{
+    Claim, Claimed, Consumer, Delivered, EntryId, Fields, Group, Head, NewId, NoGroup, NotAdded, Pending, Stream, Trim, TrimTo,
 };
 pub use strings::{Condition, SetOptions, SetOutcome, Ttl};
 pub(crate) use strings::{parse_float, parse_integer};

@@ -11,7 +11,7 @@ use proptest::{
 };
 use sluice_tests::{
     resp::{Answer, Connection},
-    store::{Setup, StoreProcess, wait_for},
+    store::Setup,
 };
 use tokio::sync::mpsc;
 
@@ -126,6 +126,10 @@ fn waiting() -> BoxedStrategy<Words> {
             let number = keys.len().to_string();
             [vec!["BZMPOP".into(), "0".into(), number], keys, vec![end.into(), "COUNT".into(), count.to_string()]].concat()
         }),
+        4 => prop::collection::btree_map(key(), prop::sample::select(vec!["$", "0", "5", "$"]), 1..3).prop_map(|streams| {
+            let (keys, ids): (Words, Vec<&str>) = streams.into_iter().unzip();
+            [words("XREAD BLOCK 0 STREAMS"), keys, ids.into_iter().map(str::to_owned).collect()].concat()
+        }),
     ]
     .boxed()
 }
@@ -149,6 +153,8 @@ fn meanwhile() -> BoxedStrategy<Words> {
             ["ZADD".to_owned(), key].into_iter().chain(members).collect()
         }),
         1 => key().prop_map(|key| vec!["ZPOPMIN".into(), key]),
+        4 => (key(), 1..30u8).prop_map(|(key, ms)| vec!["XADD".into(), key, format!("{ms}-*"), "f".into(), "v".into()]),
+        1 => key().prop_map(|key| vec!["XTRIM".into(), key, "MAXLEN".into(), "0".into()]),
         1 => Just(words("FLUSHDB")),
     ]
     .boxed()
@@ -250,7 +256,7 @@ async fn compare(threads: &str, seed: u8, rounds: usize) -> anyhow::Result<()> {
             );
         }
         for key in KEYS {
-            for command in ["TYPE", "LLEN", "ZCARD"] {
+            for command in ["TYPE", "LLEN", "ZCARD", "XLEN"] {
                 let (expected, found) = (theirs.control.ask(&[command, key]).await?, ours.control.ask(&[command, key]).await?);
                 ensure!(expected == found, "round {round} of seed {seed}: {command} {key}: {expected:?}, {found:?}");
             }
@@ -289,196 +295,4 @@ async fn who_waits_is_served_as_by_redis() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_is_served_as_by_redis_from_another_thread() -> anyhow::Result<()> {
     compare("2", seed(2), rounds()).await
-}
-
-async fn started(settings: &[(&str, &str)]) -> anyhow::Result<(tempfile::TempDir, StoreProcess)> {
-    let root = tempfile::tempdir()?;
-    let store = Setup::new(root.path().join("data"), settings)?.start().await?;
-    Ok((root, store))
-}
-
-async fn until_blocked(control: &mut Connection, count: usize) -> anyhow::Result<()> {
-    until_info_says(control, &format!("blocked_clients:{count}\r")).await
-}
-
-async fn until_info_says(control: &mut Connection, line: &str) -> anyhow::Result<()> {
-    for _ in 0..5000 {
-        if control.ask(&["INFO", "clients"]).await?.text().is_some_and(|text| text.split('\n').any(|found| found == line)) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    anyhow::bail!("INFO does not come to say {line:?}")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wait_ends_with_its_time_and_refuses_what_is_no_time() -> anyhow::Result<()> {
-    let (_root, store) = started(&[]).await?;
-    let mut connection = Connection::open(&store.address()).await?;
-    for command in
-        ["BLPOP l 0.01", "BRPOP l l2 0.001", "BLMOVE l l2 LEFT LEFT 0.01", "BRPOPLPUSH l l2 0.01", "BLMPOP 0.01 2 l l2 LEFT"]
-    {
-        ensure!(connection.ask(&command.split(' ').collect::<Vec<_>>()).await? == Answer::NullArray, "{command}");
-    }
-    for (time, text) in [
-        ("-1", "ERR timeout is negative"),
-        ("x", "ERR timeout is not a float or out of range"),
-        ("nan", "ERR timeout is not a float or out of range"),
-        ("inf", "ERR timeout is out of range"),
-        ("9223372036854775807", "ERR timeout is out of range"),
-        ("9223372036854775", "ERR timeout is out of range"),
-    ] {
-        let refused = connection.ask(&["BLPOP", "l", time]).await?;
-        ensure!(refused == Answer::Error(text.into()), "{time}: {refused:?}");
-    }
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_behind_one_that_waits_are_kept_for_afterwards() -> anyhow::Result<()> {
-    let (_root, store) = started(&[]).await?;
-    let (mut waits, mut control) = (Connection::open(&store.address()).await?, Connection::open(&store.address()).await?);
-    waits.send(&["RPUSH a 1", "BLPOP b 0", "RPUSH a 2", "LLEN a"].map(words)).await?;
-    ensure!(waits.answer().await? == Answer::Integer(1));
-    until_blocked(&mut control, 1).await?;
-    // Sent while it waits.
-    waits.send(&[words("RPUSH a 3")]).await?;
-    ensure!(control.ask(&["LLEN", "a"]).await? == Answer::Integer(1));
-    ensure!(control.ask(&["RPUSH", "b", "x"]).await? == Answer::Integer(1));
-    let expected = ["b", "x"].map(|text| Answer::Bulk(Some(text.into()))).to_vec();
-    ensure!(waits.answer().await? == Answer::Array(expected));
-    for size in [2, 2, 3] {
-        ensure!(waits.answer().await? == Answer::Integer(size));
-    }
-    ensure!(control.ask(&["LLEN", "b"]).await? == Answer::Integer(0));
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_element_for_who_has_gone_is_kept_for_others() -> anyhow::Result<()> {
-    let (_root, store) = started(&[("io-threads", "2")]).await?;
-    let mut control = Connection::open(&store.address()).await?;
-    for round in 0..200 {
-        let mut waits = Connection::open(&store.address()).await?;
-        waits.send(&[words("BLPOP queue 0")]).await?;
-        // Sometimes it is known to wait, and sometimes to have gone; otherwise it may be given the element on its way.
-        let known = round % 2 == 0;
-        if known {
-            until_blocked(&mut control, 1).await?;
-        }
-        drop(waits);
-        if round % 4 == 0 {
-            until_blocked(&mut control, 0).await?;
-        }
-        let pushed = control.ask(&["RPUSH", "queue", "x"]).await?;
-        ensure!(pushed == Answer::Integer(1), "round {round}: {pushed:?}");
-        let kept = control.ask(&["LPOP", "queue"]).await? != Answer::Bulk(None);
-        ensure!(kept || round % 4 != 0, "round {round}: the element was given to nobody");
-        until_info_says(&mut control, "connected_clients:1\r").await?;
-        control.ask(&["DEL", "queue"]).await?;
-    }
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_ends_lets_nobody_wait() -> anyhow::Result<()> {
-    let (_root, store) = started(&[]).await?;
-    let (mut waits, mut control) = (Connection::open(&store.address()).await?, Connection::open(&store.address()).await?);
-    waits.send(&[words("BLPOP l 0")]).await?;
-    until_blocked(&mut control, 1).await?;
-    store.signal("TERM")?;
-    let answer = waits.answer().await?;
-    ensure!(matches!(&answer, Answer::Error(text) if text.starts_with("TRYAGAIN")), "{answer:?}");
-    store.ended().await?;
-    Ok(())
-}
-
-/// What was popped for a client is as gone after a kill as what it popped itself: an element is never given out twice.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_waiting_client_was_given_stays_given_after_a_kill() -> anyhow::Result<()> {
-    let root = tempfile::tempdir()?;
-    let setup = Setup::new(root.path().join("data"), &[("sync", "always"), ("io-threads", "2")])?;
-    let mut given = std::collections::BTreeSet::new();
-    for round in 0..4 {
-        let store = setup.start().await?;
-        let mut control = Connection::open(&store.address()).await?;
-        let (tell, mut told) = mpsc::unbounded_channel();
-        for _ in 0..3 {
-            let (mut connection, tell) = (Connection::open(&store.address()).await?, tell.clone());
-            tokio::spawn(async move {
-                while let Ok(answer) = connection.ask(&["BLPOP", "queue", "0"]).await {
-                    let _ = tell.send(answer.elements().get(1).and_then(Answer::text).unwrap_or("?").to_owned());
-                }
-            });
-        }
-        drop(tell);
-        for number in 0..50 {
-            control.ask(&["RPUSH", "queue", &format!("{round}:{number}")]).await?;
-        }
-        store.kill()?;
-        while let Some(element) = told.recv().await {
-            ensure!(given.insert(element.clone()), "{element} was given twice");
-        }
-    }
-    let store = setup.start().await?;
-    let mut control = Connection::open(&store.address()).await?;
-    for element in control.ask(&["LRANGE", "queue", "0", "-1"]).await?.elements() {
-        ensure!(given.insert(element.text().unwrap_or("?").to_owned()), "{element:?} is still there");
-    }
-    Ok(())
-}
-
-/// Many threads push and pop at once: every element arrives once, nobody waits for what is there.
-#[tokio::test(flavor = "multi_thread")]
-async fn no_push_is_missed_between_threads() -> anyhow::Result<()> {
-    let (_root, store) = started(&[("io-threads", "2")]).await?;
-    let (tell, mut told) = mpsc::unbounded_channel();
-    for number in 0..6 {
-        let (mut connection, tell) = (Connection::open(&store.address()).await?, tell.clone());
-        let command = match number % 3 {
-            0 => vec!["BLPOP", "q1", "q2", "0"],
-            1 => vec!["BLMPOP", "0", "2", "q2", "q1", "RIGHT", "COUNT", "3"],
-            _ => vec!["BLMOVE", "q1", "q2", "LEFT", "RIGHT", "0"],
-        };
-        tokio::spawn(async move {
-            while let Ok(answer) = connection.ask(&command).await {
-                let popped = match answer {
-                    Answer::Array(parts) => parts.get(1).map(|part| match part {
-                        Answer::Array(elements) => elements.clone(),
-                        one => vec![one.clone()],
-                    }),
-                    // What BLMOVE moved is popped by others.
-                    _ => Some(Vec::new()),
-                };
-                let _ = tell.send(popped.unwrap_or_default());
-            }
-        });
-    }
-    let mut pushers = tokio::task::JoinSet::new();
-    for pusher in 0..4 {
-        let mut connection = Connection::open(&store.address()).await?;
-        pushers.spawn(async move {
-            for number in 0..300 {
-                let key = if (pusher + number) % 3 == 0 { "q2" } else { "q1" };
-                let pushed = connection.ask(&["RPUSH", key, &format!("{pusher}:{number}")]).await?;
-                ensure!(matches!(pushed, Answer::Integer(_)), "{pushed:?}");
-            }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(outcome) = pushers.join_next().await {
-        outcome??;
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    while seen.len() < 1200 {
-        let next = tokio::time::timeout(Duration::from_secs(30), told.recv()).await;
-        let elements = next.with_context(|| format!("{} of 1200 elements arrived", seen.len()))?.context("somebody waits")?;
-        for element in elements {
-            ensure!(seen.insert(element.clone()), "{element:?} arrived twice");
-        }
-    }
-    let mut control = Connection::open(&store.address()).await?;
-    wait_for("everybody to wait again", || async { Ok(store.info("blocked_clients").await? == "6") }).await?;
-    ensure!(control.ask(&["EXISTS", "q1", "q2"]).await? == Answer::Integer(0));
-    Ok(())
 }

@@ -18,6 +18,8 @@ mod reference;
 mod scripting;
 mod sets;
 mod sorting;
+mod streams;
 mod strings;
 mod transactions;
+mod waiting;
 mod zsets;

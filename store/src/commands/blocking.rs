@@ -13,7 +13,7 @@ use crate::{
     blocked::Wait,
     engine::Kind,
     protocol::Request,
-    types::{End, TypeError, parse_float},
+    types::{End, TypeError, parse_float, parse_integer},
 };
 
 type Outcome = Result<(), CommandError>;
@@ -33,6 +33,13 @@ pub(super) fn deadline_of_seconds(cx: &Context<'_, '_>, word: &[u8]) -> Result<O
         return Err(out_of_range());
     }
     deadline(cx, milliseconds as u64)
+}
+
+/// Until when a command waits that says so in milliseconds; `None`: without end.
+pub(super) fn deadline_of_milliseconds(cx: &Context<'_, '_>, word: &[u8]) -> Result<Option<Instant>, CommandError> {
+    let number = parse_integer(word).map_err(|_| CommandError::new("ERR timeout is not an integer or out of range"))?;
+    let milliseconds = u64::try_from(number).map_err(|_| CommandError::new("ERR timeout is negative"))?;
+    deadline(cx, milliseconds)
 }
 
 fn deadline(cx: &Context<'_, '_>, milliseconds: u64) -> Result<Option<Instant>, CommandError> {

@@ -4,11 +4,16 @@ use super::{CommandError, Context};
 
 /// A member of a set or sorted set.
 pub(super) fn check_member(cx: &Context<'_, '_>, member: &[u8]) -> Result<(), CommandError> {
+    check(cx, member, "member")
+}
+
+/// A part of a key, of which the error says what it is.
+pub(super) fn check(cx: &Context<'_, '_>, part: &[u8], what: &str) -> Result<(), CommandError> {
     let len_max = cx.node.settings.key_size_max.0 as usize;
-    if member.len() > len_max {
-        let length = member.len();
+    if part.len() > len_max {
+        let length = part.len();
         return Err(CommandError::new(format!(
-            "ERR the member has {length} bytes, at most {len_max} are allowed (key-size-max)"
+            "ERR the {what} has {length} bytes, at most {len_max} are allowed (key-size-max)"
         )));
     }
     Ok(())

@@ -130,6 +130,20 @@ subcommands! {
         "shardchannels" -2 "[pattern]" "Shard channels that somebody is subscribed to.";
         "shardnumsub" -2 "[channel ...]" "How many clients are subscribed to each shard channel.";
     }
+    "xgroup" {
+        "create" -5 "key group id|$ [MKSTREAM] [ENTRIESREAD entries-read]" "Creates a consumer group.";
+        "createconsumer" 5 "key group consumer" "Creates a consumer.";
+        "delconsumer" 5 "key group consumer" "Removes a consumer, and what is pending at it.";
+        "destroy" 4 "key group" "Removes a consumer group.";
+        "help" 2 "" "Prints this help.";
+        "setid" -5 "key group id|$ [ENTRIESREAD entries-read]" "Sets what counts as the last entry delivered to a group.";
+    }
+    "xinfo" {
+        "consumers" 4 "key group" "The consumers of a group.";
+        "groups" 3 "key" "The consumer groups of a stream.";
+        "help" 2 "" "Prints this help.";
+        "stream" -3 "key [FULL [COUNT count]]" "A stream, and with FULL its groups.";
+    }
 }
 
 /// Those of a command.

@@ -199,15 +199,20 @@ impl<'a> ReplyWriter<'a> {
     pub fn counted<E>(&mut self, aggregate: Aggregate, elements: impl FnOnce(&mut Self) -> Result<usize, E>) -> Result<(), E> {
         let mark = self.mark();
         let count = elements(self)?;
-        let end = self.mark();
-        match aggregate {
-            Aggregate::Array => self.array(count),
-            Aggregate::Map => self.map(count),
-            Aggregate::Set => self.set(count),
-        }
-        let header = self.mark() - end;
-        self.out[mark..].rotate_right(header);
+        self.insert_header(mark, |reply| match aggregate {
+            Aggregate::Array => reply.array(count),
+            Aggregate::Map => reply.map(count),
+            Aggregate::Set => reply.set(count),
+        });
         Ok(())
+    }
+
+    /// Writes a header before what was written since that mark.
+    pub fn insert_header(&mut self, mark: usize, header: impl FnOnce(&mut Self)) {
+        let end = self.mark();
+        header(self);
+        let length = self.mark() - end;
+        self.out[mark..].rotate_right(length);
     }
 
     fn header(&mut self, kind: u8, length: usize) {
