@@ -259,7 +259,7 @@ pub(crate) async fn answers_as_redis_does<F: Family>(cases: usize) -> anyhow::Re
 }
 
 /// Sends a pipeline to both; an error names the first command that is answered differently, and those before it.
-async fn compare<F: Family>(
+pub(crate) async fn compare<F: Family>(
     theirs: &mut Connection,
     ours: &mut Connection,
     commands: &[Words],

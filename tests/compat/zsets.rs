@@ -5,11 +5,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::ensure;
-use proptest::prelude::*;
-use sluice_tests::resp::{Answer, Connection};
+use anyhow::{Context as _, ensure};
+use proptest::{
+    prelude::*,
+    strategy::ValueTree as _,
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
+use sluice_tests::{
+    resp::{Answer, Connection},
+    store::Setup,
+};
 
 use crate::family::{self, Family, Words, key, numbers, on_key, scan_whole, scanned, shape, tail, words};
+use crate::reference::RedisServer;
 
 struct SortedSets;
 
@@ -262,4 +270,105 @@ async fn sorted_sets_agree_with_themselves_after_writers_at_once() -> anyhow::Re
     let names =
         &["ZADD", "ZINCRBY", "ZREM", "ZRANGE", "ZPOPMIN", "ZPOPMAX", "ZREMRANGEBYSCORE", "ZUNIONSTORE", "ZRANGESTORE", "ZSCAN"];
     family::agrees_with_itself_after_writers_at_once::<SortedSets>(names).await
+}
+
+/// Ranks of large sorted sets, which are not counted out, beside those of a real redis-server: while members come and go, singly and by the
+/// hundred, at the ends and in between, in pipelines that ask for what they have just changed, and after restarts.
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_of_large_sorted_sets_are_those_of_redis() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let setup = Setup::new(root.path().join("data"), &[])?;
+    let (redis, mut store) = (RedisServer::start()?, setup.start().await?);
+    redis.client().await?;
+    let (mut theirs, mut ours) = (Connection::open(&redis.address()).await?, Connection::open(&store.address()).await?);
+    let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
+    let member = || (0u32..40_000).prop_map(|number| format!("member:{number}"));
+    let score = || prop_oneof![3 => (-5000i32..5000).prop_map(|score| score.to_string()), 1 => Just("0".to_owned())];
+    let place = || prop_oneof![(-20_000i32..20_000), (-30i32..30)];
+    let many =
+        (score(), 0u32..40_000, 1u32..900, prop::sample::select(vec![0, 1, -1])).prop_map(|(score, first, count, step)| {
+            let base: i32 = score.parse().unwrap_or(0);
+            let pairs = (0..count)
+                .flat_map(|at| [(base + step * at.cast_signed()).to_string(), format!("member:{}", (first + at) % 40_000)]);
+            [words("ZADD big"), pairs.collect()].concat()
+        });
+    let one = prop_oneof![
+        4 => many,
+        6 => (score(), member()).prop_map(|(score, member)| vec!["ZADD".to_owned(), "big".to_owned(), score, member]),
+        3 => (score(), member()).prop_map(|(by, member)| vec!["ZINCRBY".to_owned(), "big".to_owned(), by, member]),
+        3 => member().prop_map(|member| vec!["ZREM".to_owned(), "big".to_owned(), member]),
+        1 => (score(), 1u32..40).prop_map(|(from, width)| {
+            let to = from.parse::<i32>().unwrap_or(0) + width.cast_signed();
+            vec!["ZREMRANGEBYSCORE".to_owned(), "big".to_owned(), from, to.to_string()]
+        }),
+        1 => (place(), 0i32..50).prop_map(|(from, width)| vec!["ZREMRANGEBYRANK".to_owned(), "big".to_owned(), from.to_string(), (from + width).to_string()]),
+        1 => prop::sample::select(vec!["ZPOPMIN big 20", "ZPOPMAX big 20", "RENAME big other", "RENAME other big"]).prop_map(words),
+        8 => member().prop_map(|member| vec!["ZRANK".to_owned(), "big".to_owned(), member]),
+        4 => member().prop_map(|member| vec!["ZREVRANK".to_owned(), "big".to_owned(), member]),
+        4 => (score(), score()).prop_map(|(min, max)| vec!["ZCOUNT".to_owned(), "big".to_owned(), min, format!("({max}")]),
+        4 => (prop::sample::select(vec!["ZRANGE", "ZREVRANGE"]), place(), 0i32..5)
+            .prop_map(|(name, from, width)| vec![name.to_owned(), "big".to_owned(), from.to_string(), (from + width).to_string(), "WITHSCORES".to_owned()]),
+    ];
+    let strategy = prop::collection::vec(one, 1..30);
+    let mut history = Vec::new();
+    for pipeline in 1..=250 {
+        let commands = strategy.new_tree(&mut runner).map_err(|error| anyhow::anyhow!("{error}"))?.current();
+        family::compare::<SortedSets>(&mut theirs, &mut ours, &commands, &mut history)
+            .await
+            .with_context(|| format!("pipeline {pipeline}"))?;
+        if pipeline % 90 == 0 {
+            store.kill()?;
+            store = setup.start().await?;
+            ours = Connection::open(&store.address()).await?;
+        }
+    }
+    let whole = [words("ZRANGE big 0 -1 WITHSCORES"), words("ZCARD big")];
+    family::compare::<SortedSets>(&mut theirs, &mut ours, &whole, &mut history).await
+}
+
+/// Several connections, on threads of their own, change a large sorted set and ask it for ranks: in the end every rank is the one that the
+/// whole set shows.
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_stay_exact_under_writers_at_once() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[("io-threads", "4")])?.start().await?;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..6u32 {
+        let address = store.address();
+        writers.spawn(async move {
+            let mut connection = Connection::open(&address).await?;
+            for round in 0..40u32 {
+                let score = |at: u32| ((at * 7919 + round * 104_729 + writer * 31) % 9973).to_string();
+                let add = (0..200u32).flat_map(|at| [score(at), format!("member:{writer}:{}", (at * 13 + round * 50) % 3000)]);
+                let commands = vec![
+                    [words("ZADD big"), add.collect()].concat(),
+                    words(&format!("ZRANK big member:{writer}:{}", round * 50)),
+                    words(&format!("ZREM big member:{writer}:{}", (round * 91) % 3000)),
+                    words(&format!("ZCOUNT big {} 7000", round * 10)),
+                    words("ZRANGE big 3000 3003"),
+                ];
+                for (command, answer) in commands.iter().zip(connection.ask_all(&commands).await?) {
+                    ensure!(!matches!(answer, Answer::Error(_)), "{}: {answer:?}", command[0]);
+                }
+            }
+            anyhow::Ok(connection)
+        });
+    }
+    let mut last = None;
+    while let Some(connection) = writers.join_next().await {
+        last = Some(connection??);
+    }
+    let mut connection = last.context("a connection")?;
+    let all = connection.ask(&["ZRANGE", "big", "0", "-1"]).await?.elements().to_vec();
+    ensure!(all.len() > 6000, "{} members are too few", all.len());
+    for at in (0..all.len()).step_by(101) {
+        let name = all[at].text().context("a member")?;
+        let ranks = [connection.ask(&["ZRANK", "big", name]).await?, connection.ask(&["ZREVRANK", "big", name]).await?];
+        ensure!(ranks == [at, all.len() - 1 - at].map(|rank| Answer::Integer(rank as i64)), "{name} at {at}: {ranks:?}");
+        let place = at.to_string();
+        ensure!(connection.ask(&["ZRANGE", "big", &place, &place]).await?.elements() == [all[at].clone()], "at {at}");
+    }
+    let counted = connection.ask(&["ZCOUNT", "big", "-inf", "+inf"]).await?;
+    ensure!(counted == Answer::Integer(all.len() as i64), "{counted:?} of {}", all.len());
+    Ok(())
 }

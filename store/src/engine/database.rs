@@ -29,6 +29,7 @@ use super::{
     gate::Gate,
     health::{Health, Watcher},
     identity::{self, Identity},
+    ranks::Ranks,
     raw::Database,
     readers::{LongReader, Readers},
     reclaim::{MayWrite, Reclaimer},
@@ -77,6 +78,7 @@ pub struct Engine {
     contents: Contents,
     records: RecordCache,
     feed: Feed,
+    ranks: Ranks,
     committed: Committed,
     read_options: ReadOptions,
     identity: Mutex<Identity>,
@@ -143,6 +145,7 @@ impl Engine {
             stripes: Stripes::new(),
             records: RecordCache::new(options.record_cache_bytes),
             feed: Feed::default(),
+            ranks: Ranks::default(),
             committed: Committed::default(),
             read_options: ReadOptions::default(),
             identity: Mutex::new(identity),
@@ -391,6 +394,10 @@ impl Engine {
 
     pub(super) fn records(&self) -> &RecordCache {
         &self.records
+    }
+
+    pub(super) fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
 
     pub(super) fn feed(&self) -> &Feed {

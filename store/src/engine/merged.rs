@@ -67,7 +67,7 @@ impl Cursor<'_> {
 
 impl Engine {
     /// The first stored key of those subkeys, and the first behind them. Versions end below the highest number.
-    fn subkey_range(&self, space: Subspace) -> ([u8; 14], [u8; 14]) {
+    pub(super) fn subkey_range(&self, space: Subspace) -> ([u8; 14], [u8; 14]) {
         let live = self.live(space.home);
         let slot = space.home.slot;
         (subkey_prefix(slot, live, space.version), subkey_prefix(slot, live, space.version.saturating_add(1)))

@@ -9,7 +9,7 @@ use rocksdb::WriteOptions;
 use sluice_topology::Slot;
 
 use super::{
-    Discarded, EngineError, Gathered, Generation, Home, Record, Subspace,
+    Discarded, EngineError, Gathered, Generation, Home, Record, Subkeys, Subspace,
     batch::{Batch, Write},
     contents::{COLLECTIONS, KEYS},
     database::Engine,
@@ -43,6 +43,8 @@ pub struct Writer {
     expired_keys: Vec<(usize, Home, Vec<u8>)>,
     commits: u64,
     subkeys: bool,
+    /// Entries of a sorted set's index are among them.
+    scores: bool,
     observed: Cell<bool>,
 }
 
@@ -69,6 +71,7 @@ impl Writer {
             expired_keys: Vec::new(),
             commits: 0,
             subkeys: false,
+            scores: false,
             observed: Cell::new(false),
         }
     }
@@ -249,12 +252,14 @@ impl Writer {
         // Before the batch is applied: a plain SET that comes after it has to look for what it replaces.
         self.engine.contents().mark(space.home, COLLECTIONS);
         self.subkeys = true;
+        self.scores |= space.family == Subkeys::Score;
         self.batch.put(space.family.family(), &[&self.subkey_prefix(space), subkey], &[value]);
     }
 
     /// A subkey of a collection is gone.
     pub fn delete_subkey(&mut self, space: Subspace, subkey: &[u8]) {
         self.subkeys = true;
+        self.scores |= space.family == Subkeys::Score;
         self.batch.delete(space.family.family(), &[&self.subkey_prefix(space), subkey]);
     }
 
@@ -279,7 +284,13 @@ impl Writer {
         let mut options = WriteOptions::default();
         options.disable_wal(!self.engine.options().wal);
         let database = self.engine.database();
-        database.write(self.batch.for_rocksdb(), &options)?;
+        let ranks = self.engine.ranks();
+        let committing = self.scores.then(|| ranks.begin(&self.batch));
+        let applied = database.write(self.batch.for_rocksdb(), &options);
+        if let Some(committing) = committing {
+            ranks.end(committing, &self.batch, applied.is_ok());
+        }
+        applied?;
         let sequence = database.db().latest_sequence_number();
         let records = self.batch.last_writes().filter(|write| Self::is_cached(write.family));
         records.for_each(|write| self.engine.records().written(write.hash, write.key, write.value));
@@ -299,6 +310,7 @@ impl Writer {
     fn release(&mut self) {
         self.batch.clear();
         self.subkeys = false;
+        self.scores = false;
         self.discarded.clear();
         self.expired = 0;
         self.expired_keys.clear();

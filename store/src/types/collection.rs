@@ -8,7 +8,7 @@
 use std::ops::ControlFlow;
 
 use super::keyspace::{Keyspace, TypeError};
-use crate::engine::{Collection, Discarded, EngineError, Gathered, Home, Kind, Record, Span, Stored, Subkeys, Subspace};
+use crate::engine::{Collection, Discarded, EngineError, Gathered, Home, Kind, Record, Span, Spot, Stored, Subkeys, Subspace};
 
 /// Subkeys read by one call into RocksDB; fewer than [`TOGETHER_MIN`] are read one by one.
 const TOGETHER: usize = 1024;
@@ -135,6 +135,20 @@ impl<'e> Members<'e> {
     ) -> Result<(), TypeError> {
         let overlay = self.keys.writer().borrow().overlay(self.space(family), &span);
         Ok(self.keys.engine().scan_subkeys(self.space(family), span, &overlay, each)?)
+    }
+}
+
+impl Members<'_> {
+    /// How many entries of the index are in a span, by the table of ranks; see `engine/ranks.rs`.
+    pub(super) fn count_ranked(&self, span: Span<'_>, make: bool) -> Result<Option<u64>, TypeError> {
+        let space = self.space(Subkeys::Score);
+        Ok(self.keys.engine().count_ranked(&self.keys.writer().borrow(), space, span, make)?)
+    }
+
+    /// Where the entry of a rank is in the index, by the table of ranks; see `engine/ranks.rs`.
+    pub(super) fn spot_ranked(&self, rank: u64, make: bool) -> Result<Option<Spot>, TypeError> {
+        let space = self.space(Subkeys::Score);
+        Ok(self.keys.engine().spot_ranked(&self.keys.writer().borrow(), space, rank, make)?)
     }
 }
 

@@ -17,6 +17,11 @@ use crate::{
 /// Members that are held to be answered in the other direction than they are met in.
 const TURNED_MAX: u64 = 1 << 14;
 
+/// Members that are gone over before a table of ranks is asked for, or made.
+const WALKED_MAX: u64 = 1024;
+/// How often a place is looked for again because somebody committed meanwhile.
+const SPOT_TRIES: usize = 4;
+
 /// A sorted set that is there.
 pub struct SortedSet<'e>(pub(in crate::types) Members<'e>);
 
@@ -79,7 +84,8 @@ impl SortedSet<'_> {
         outcome
     }
 
-    /// A member's place from the beginning, or with `reverse` from the end, and its score. Goes over the members before it.
+    /// A member's place from the beginning, or with `reverse` from the end, and its score. Of a large set by a table of ranks, which the first
+    /// such question makes: it goes over the whole index once, others over a block of a few hundred members.
     pub fn rank(&self, member: &[u8], reverse: bool) -> Result<Option<(u64, f64)>, TypeError> {
         let Some(score) = self.score(member)? else { return Ok(None) };
         let key = index_key(score, member);
@@ -91,7 +97,7 @@ impl SortedSet<'_> {
         Ok(Some((self.count_span(span)?, score)))
     }
 
-    /// How many members are selected. Goes over them.
+    /// How many members are selected. Goes over them, or of more than a thousand over the two blocks of a table of ranks in which they end.
     pub fn count(&self, selection: &Selection) -> Result<u64, TypeError> {
         match self.window(selection)? {
             Window::Nothing => Ok(0),
@@ -108,18 +114,36 @@ impl SortedSet<'_> {
         }
     }
 
+    /// How many members are in a span of the index. A few are gone over; of more, a table of ranks is asked.
     fn count_span(&self, span: Span<'_>) -> Result<u64, TypeError> {
-        let mut count = 0;
+        let is_large = self.size() > WALKED_MAX;
+        if is_large && let Some(count) = self.0.count_ranked(span, false)? {
+            return Ok(count);
+        }
+        let (count, ended) = self.walk_span(span, if is_large { WALKED_MAX } else { u64::MAX })?;
+        if ended {
+            return Ok(count);
+        }
+        match self.0.count_ranked(span, true)? {
+            Some(count) => Ok(count),
+            None => Ok(self.walk_span(span, u64::MAX)?.0),
+        }
+    }
+
+    /// Goes over a span until so many were met; how many, and whether it ended before.
+    fn walk_span(&self, span: Span<'_>, most: u64) -> Result<(u64, bool), TypeError> {
+        let (mut count, mut ended) = (0, true);
         self.0.each(Subkeys::Score, span, |_, _| {
-            count += 1;
-            ControlFlow::Continue(())
+            ended = count < most;
+            count += u64::from(ended);
+            if ended { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        Ok(count)
+        Ok((count, ended))
     }
 
     /// Calls `each` for the selected members and their scores, in order or backwards, `limit` (how many are skipped, how many are
     /// wanted; negative: none, all) of them; until it breaks. All as of one moment. Costs a seek and a step a member; by rank, also a step for each that
-    /// comes before, from the nearer end.
+    /// comes before, from the nearer end, or within a block where a table of ranks knows where it is.
     pub fn each(
         &self,
         selection: &Selection,
@@ -167,6 +191,9 @@ impl SortedSet<'_> {
         mut each: impl FnMut(&[u8], f64) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
         let (size, count) = (self.size(), to - from);
+        if from.min(size - to) > WALKED_MAX && self.each_from_spot(from, count, reverse, &mut each)? {
+            return Ok(());
+        }
         let span = if reverse { Span::ALL.reversed() } else { Span::ALL };
         let turned = count <= TURNED_MAX && size - from < to;
         if !turned {
@@ -194,6 +221,45 @@ impl SortedSet<'_> {
         })?;
         let _ = found.iter().rev().try_for_each(|(member, score)| each(member, *score));
         Ok(())
+    }
+
+    /// The same, from where a table of ranks says that they are; false: it could not, and `each` was not called.
+    fn each_from_spot(
+        &self,
+        from: u64,
+        count: u64,
+        reverse: bool,
+        each: &mut impl FnMut(&[u8], f64) -> ControlFlow<()>,
+    ) -> Result<bool, TypeError> {
+        let rank = if reverse { self.size() - 1 - from } else { from };
+        for _ in 0..SPOT_TRIES {
+            let spot = self.0.spot_ranked(rank, true)?.filter(|spot| spot.total == self.size());
+            let Some(spot) = spot else { return Ok(false) };
+            let to = spot.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let (span, mut skip) = if reverse {
+                (Span { to, ..Span::ALL }.reversed(), spot.before + spot.count - 1 - rank)
+            } else {
+                (Span { from: Bound::Included(&spot.from), ..Span::ALL }, rank - spot.before)
+            };
+            let (mut first, mut left) = (true, count);
+            self.each_entry(span, |member, score| {
+                // What is read now is as of the table's moment, if that has not passed.
+                if std::mem::take(&mut first) && !spot.is_current() {
+                    first = true;
+                    return ControlFlow::Break(());
+                }
+                if skip > 0 {
+                    skip -= 1;
+                    return ControlFlow::Continue(());
+                }
+                left -= 1;
+                if each(member, score).is_break() || left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if !first {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Calls `each` for members and scores of a span of the index; until it breaks.
