@@ -96,10 +96,10 @@ mod tests {
             }
             for (number, put) in changes {
                 let key = key(number);
-                if put == model.insert(key.clone()) && put {
-                    blocks.count(&key, true);
-                } else if !put && model.remove(&key) {
-                    blocks.count(&key, false);
+                // A put is of one that is not there, a deletion of one that is.
+                let changes = if put { model.insert(key.clone()) } else { model.remove(&key) };
+                if changes {
+                    blocks.count(&key, put);
                 }
             }
             prop_assert_eq!(blocks.before(blocks.counts.len()), model.len() as u64);
