@@ -104,6 +104,11 @@ fn server(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
         "Connections turned away because of maxclients",
         stats.connections_rejected.load(Relaxed),
     )?;
+    sheet.counter(
+        "clients_dropped",
+        "Clients ended because they did not take what they were sent",
+        node.clients.dropped.load(Relaxed),
+    )?;
     sheet.counter("commands", "Commands executed", commands::calls())?;
     let called = commands::table().map(|spec| (spec.name, spec.calls.get())).filter(|(_, calls)| *calls > 0);
     sheet.counters("command_calls", "Commands executed, by their names", "command", called)?;

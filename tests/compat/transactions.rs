@@ -23,9 +23,7 @@ const CONNECTIONS: usize = 4;
 
 fn step() -> impl Strategy<Value = (usize, Words)> {
     let key = || prop::sample::select(vec!["a", "b", "{a}c"]);
-    let control = prop::sample::select(vec![
-        "MULTI", "MULTI", "MULTI", "EXEC", "EXEC", "EXEC", "DISCARD", "UNWATCH", "EXEC 1", "RESET", "SELECT 0", "SELECT 1",
-    ]);
+    let control = prop::sample::select(vec!["MULTI", "MULTI", "EXEC", "EXEC", "EXEC", "UNWATCH"]);
     let rare = prop::sample::select(vec![
         "FLUSHDB",
         "FLUSHALL",
@@ -38,6 +36,12 @@ fn step() -> impl Strategy<Value = (usize, Words)> {
         "PING",
         "HGET a",
         "ECHO x",
+        "EXEC 1",
+        "DISCARD",
+        "RESET",
+        "SELECT 0",
+        "SELECT 1",
+        "SELECT 0",
     ]);
     let one = prop::sample::select(vec!["GET", "INCR", "DEL", "HGETALL", "PERSIST", "TYPE", "EXISTS", "GETDEL", "STRLEN"]);
     let change = prop::sample::select(vec![
@@ -49,15 +53,34 @@ fn step() -> impl Strategy<Value = (usize, Words)> {
         "EXPIRE K 1000",
         "PEXPIREAT K 1",
         "SETNX K 2",
+        "SADD K m",
+        "SADD K m n",
+        "SREM K m",
+        "RPUSH K x",
         "APPEND K 3",
         "SET K 1 XX GET",
     ]);
+    // Some leave one of their keys, or both, as they are.
+    let two = prop::sample::select(vec![
+        "RENAME K L",
+        "RENAMENX K L",
+        "COPY K L",
+        "SMOVE K L m",
+        "SMOVE L K m",
+        "SINTERSTORE K L L",
+        "SUNIONSTORE K L",
+        "DEL K L",
+        "MSETNX K 1 L 2",
+        "LMOVE K L LEFT RIGHT",
+    ]);
     let command = prop_oneof![
         8 => control.prop_map(words),
-        4 => (key(), key()).prop_map(|(one, other)| vec!["WATCH".to_owned(), one.to_owned(), other.to_owned()]),
+        5 => (key(), key()).prop_map(|(one, other)| vec!["WATCH".to_owned(), one.to_owned(), other.to_owned()]),
         7 => (one, key()).prop_map(|(name, key)| vec![name.to_owned(), key.to_owned()]),
         9 => (change, key()).prop_map(|(text, key)| words(text).into_iter().map(|word| if word == "K" { key.to_owned() } else { word }).collect()),
-        1 => (key(), key()).prop_map(|(from, to)| vec!["RENAME".to_owned(), from.to_owned(), to.to_owned()]),
+        2 => (two, key(), key()).prop_map(|(text, from, to)| {
+            words(text).into_iter().map(|word| if word == "K" { from.to_owned() } else if word == "L" { to.to_owned() } else { word }).collect()
+        }),
         1 => rare.prop_map(words),
     ];
     (0..CONNECTIONS, command)

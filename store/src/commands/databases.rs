@@ -61,6 +61,7 @@ pub(super) fn move_key(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     if moved {
         cx.event(Class::Generic, "move_from", &request[1]);
         cx.event_in(database, Class::Generic, "move_to", &request[1]);
+        cx.node.clients.touch(database, &request[1]);
     }
     cx.reply.integer(i64::from(moved));
     Ok(())
@@ -94,6 +95,7 @@ pub(super) fn copy(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let copied = keys.copy(&request[1], &keys.in_database(database), &request[2], replace)?;
     if copied == Some(true) {
         cx.event_in(database, Class::Generic, "copy_to", &request[2]);
+        cx.node.clients.touch(database, &request[2]);
     }
     cx.reply.integer(i64::from(copied == Some(true)));
     Ok(())

@@ -47,7 +47,7 @@ pub(super) fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, requ
                 return Ok(Step::Busy);
             }
             if cx.node.clients.any_watched() && cx.writer.borrow().gathered() != gathered && spec.flags.has(Flags::WRITE) {
-                keys(spec, request).for_each(|key| cx.node.clients.touch(cx.session.database, key));
+                touch_changed(cx, spec, request, gathered)?;
             }
             if !absent.is_empty() {
                 tell_of_absent(cx, spec, absent, told)?;
@@ -56,6 +56,26 @@ pub(super) fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, requ
         }
         Handler::Later(_) | Handler::LaterIn(_) => Ok(Step::Later(begin_later(cx.node, cx.session, request)?)),
     }
+}
+
+/// Tells those who watch a key that it was changed: one that a command names and leaves as it is, is not.
+fn touch_changed(
+    cx: &Context<'_, '_>,
+    spec: &'static CommandSpec,
+    request: &Request,
+    gathered: usize,
+) -> Result<(), CommandError> {
+    let all = cx.keyspace();
+    for key in keys(spec, request) {
+        let version = match all.live(key)? {
+            Some(stored) => stored.record()?.collection().ok().flatten().map(|collection| collection.version),
+            None => None,
+        };
+        if cx.writer.borrow().changed_since(gathered, all.home(key), key, version) {
+            cx.node.clients.touch(cx.session.database, key);
+        }
+    }
+    Ok(())
 }
 
 /// The keys of a request that are not there, while somebody wants to hear of keys that come or are missed.

@@ -4,6 +4,7 @@ use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
 use super::{CommandError, Context};
 use crate::{
+    clients::Subscription,
     config::{plan_memory, process_memory},
     engine::system_ms,
     node::Node,
@@ -72,10 +73,15 @@ fn server(node: &Node) -> String {
 }
 
 fn clients(node: &Node) -> String {
+    let all = node.clients.all();
+    let watching = all.iter().filter(|client| client.watched.get() > 0).count();
+    let subscribed = all.iter().filter(|client| client.subscription_counts().iter().any(|count| *count > 0)).count();
     lines(&[
         ("connected_clients", node.stats.connections.load(Relaxed).to_string()),
         ("blocked_clients", node.blocked.count().to_string()),
         ("maxclients", node.live.maxclients().to_string()),
+        ("watching_clients", watching.to_string()),
+        ("pubsub_clients", subscribed.to_string()),
     ])
 }
 
@@ -85,6 +91,10 @@ fn memory(node: &Node) -> String {
     let (storage, caches, process) = (node.engine.storage(), node.engine.cache_use(), process_memory());
     let records = node.engine.counters().record_cache;
     lines(&[
+        ("used_memory", process.resident.to_string()),
+        ("maxmemory", "0".into()),
+        // Nothing is evicted: what memory holds is bounded by memory-budget, the data by the disk.
+        ("maxmemory_policy", "noeviction".into()),
         ("used_memory_rss", process.resident.to_string()),
         ("used_memory_rss_peak", process.resident_peak.to_string()),
         ("total_system_memory", process.machine.to_string()),
@@ -158,6 +168,11 @@ fn stats(node: &Node) -> String {
         ("expired_keys", node.engine.counters().expired_keys.to_string()),
         ("expired_compacted_keys", node.engine.counters().expired_compacted_keys.to_string()),
         ("expire_sweep_keys_looked_at", node.sweep.keys_looked_at().to_string()),
+        ("pubsub_channels", node.clients.channels.count(Subscription::Channel).to_string()),
+        ("pubsub_patterns", node.clients.channels.count(Subscription::Pattern).to_string()),
+        ("pubsubshard_channels", node.clients.channels.count(Subscription::Shard).to_string()),
+        ("client_output_buffer_limit_disconnections", node.clients.dropped.load(Relaxed).to_string()),
+        ("slowlog_commands", node.clients.slow.len().to_string()),
         ("parked_commands_total", stats.parked.load(Relaxed).to_string()),
     ])
 }

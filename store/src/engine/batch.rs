@@ -149,7 +149,12 @@ impl Batch {
 
     /// Every gathered write, in order.
     pub(crate) fn writes(&self) -> impl Iterator<Item = Write<'_>> {
-        self.entries.iter().map(|entry| Write {
+        self.writes_since(0)
+    }
+
+    /// Those after the first `len`.
+    pub(crate) fn writes_since(&self, len: usize) -> impl Iterator<Item = Write<'_>> {
+        self.entries.iter().skip(len).map(|entry| Write {
             family: entry.family,
             hash: entry.hash,
             key: &self.bytes[entry.key.clone()],

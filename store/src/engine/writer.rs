@@ -137,6 +137,17 @@ impl Writer {
         self.batch.len()
     }
 
+    /// Whether one of the records gathered after the first `len` is that key's own, or belongs to the collection of that version in its
+    /// slot, which is the one it holds.
+    pub fn changed_since(&self, len: usize, home: Home, key: &[u8], version: Option<u64>) -> bool {
+        let prefix = self.prefix(home);
+        let version = version.map(u64::to_be_bytes);
+        self.batch.writes_since(len).any(|write| {
+            let Some(rest) = write.key.strip_prefix(&prefix) else { return false };
+            if write.family == Family::Meta { rest == key } else { version.is_some_and(|version| rest.starts_with(&version)) }
+        })
+    }
+
     /// Forgets what was gathered after the first `len` records: a command that fails half-way changes nothing.
     pub fn truncate(&mut self, len: usize) {
         self.batch.truncate(len);
