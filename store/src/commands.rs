@@ -14,6 +14,7 @@ mod databases;
 mod debug;
 mod error;
 mod execute;
+mod field_expiry;
 mod flush;
 mod functions;
 mod geo;

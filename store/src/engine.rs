@@ -75,7 +75,7 @@ pub use scan::{SlotUsage, StoredKey};
 pub(crate) use sealed::{Opened, Seal};
 pub use staging::{RawFamily, RawRecord};
 pub use storage::Storage;
-pub use sweep::{Sweep, SweepPace};
+pub use sweep::{Sweep, SweepMembers, SweepPace};
 pub use sync::SyncPolicy;
 pub use system::{SystemBatch, SystemKind, SystemRecords};
 pub use tuning::{Compression, Tuning};

@@ -1,6 +1,7 @@
 //! A running node: what every command may use.
 
 use std::{
+    cell::RefCell,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,8 +17,9 @@ use crate::{
     clients::Clients,
     cluster::{Cluster, PeerAccess},
     config::{Live, Settings},
-    engine::{Engine, EngineError, MayWrite, Sweep},
+    engine::{Engine, EngineError, Home, MayWrite, Sweep, Writer},
     migration::{MigrationLimits, Migrations},
+    types::{Keyspace, TypeError},
 };
 
 /// Counters of the server, for INFO and metrics.
@@ -84,7 +86,15 @@ impl Node {
         let view = Arc::downgrade(&cluster);
         let may_write = move |slot| view.upgrade().map_or(MayWrite::No, |cluster| cluster.may_write(slot));
         engine.maintain(may_write.clone())?;
-        let sweep = Sweep::start(engine.clone(), settings.sweep_pace(), may_write)?;
+        let keys = engine.clone();
+        let sweep_members = move |writer: &RefCell<Writer>, home: Home, key: &[u8], most| {
+            let keys = Keyspace::new(&keys, writer, home.database, keys.now_ms());
+            keys.sweep_fields(key, most).map_err(|error| match error {
+                TypeError::Storage(error) => error,
+                other => EngineError::Damaged(other.to_string()),
+            })
+        };
+        let sweep = Sweep::start(engine.clone(), settings.sweep_pace(), may_write, Box::new(sweep_members))?;
         let limits = MigrationLimits {
             unit_slots: settings.migrate_unit_slots as usize,
             batch_bytes: settings.migrate_batch_size.0 as usize,

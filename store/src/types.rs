@@ -3,6 +3,7 @@
 mod bits;
 mod collection;
 mod double;
+mod field_expiry;
 pub mod geo;
 mod hashes;
 mod hyperloglog;
@@ -23,6 +24,7 @@ mod usage;
 
 pub use bits::{BitOperation, FieldStep, FieldType, OverflowRule, count_bits, find_bit, read_field};
 pub use double::{double_text, human_text, parse_double, parse_exact_double};
+pub use field_expiry::{FieldExpiry, FieldPersist};
 pub use hashes::Hash;
 pub use hyperloglog::{HllEncoding, HyperLogLog};
 pub use keyspace::{ExpireCondition, Keyspace, TypeError};

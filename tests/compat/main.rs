@@ -8,6 +8,7 @@ mod connections;
 mod databases;
 mod differential;
 mod family;
+mod field_expiry;
 mod geo;
 mod hashes;
 mod hostile;

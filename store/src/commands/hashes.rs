@@ -95,7 +95,10 @@ pub(super) fn hdel(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 pub(super) fn hlen(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let size = cx.keyspace().hash(&request[1])?.map_or(0, |hash| hash.size());
+    let size = match cx.keyspace().hash(&request[1])? {
+        Some(hash) => hash.size()?,
+        None => 0,
+    };
     cx.reply.unsigned(size);
     Ok(())
 }

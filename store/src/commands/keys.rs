@@ -91,7 +91,7 @@ fn set_expiry(cx: &mut Context<'_, '_>, name: &str, request: &Request, unit_ms: 
     Ok(())
 }
 
-fn expire_condition(words: &[bytes::Bytes]) -> Result<ExpireCondition, CommandError> {
+pub(super) fn expire_condition(words: &[bytes::Bytes]) -> Result<ExpireCondition, CommandError> {
     let mut condition = ExpireCondition::default();
     for word in words {
         match word.to_ascii_lowercase().as_slice() {

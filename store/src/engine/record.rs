@@ -120,6 +120,12 @@ impl<'a> Record<'a> {
         self.value.get(Collection::LEN..).unwrap_or_default()
     }
 
+    /// Before this no field of a hash expires; `None`: none does.
+    pub fn members_expire_at_ms(&self) -> Option<u64> {
+        let earliest = self.extra().try_into().ok().filter(|_| self.kind == Kind::Hash);
+        earliest.map(u64::from_be_bytes)
+    }
+
     /// What is left to reclaim when the record goes; `None` for a string.
     pub fn discarded(&self) -> Result<Option<Discarded>, RecordError> {
         Ok(self.collection()?.map(|Collection { version, .. }| Discarded { kind: self.kind, version }))

@@ -5,6 +5,7 @@
 //! after looking again, in one commit; and only where the slot is served and not being switched.
 
 use std::{
+    cell::RefCell,
     ops::ControlFlow,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
@@ -71,15 +72,17 @@ struct Shared {
 }
 
 impl Sweep {
-    /// Starts sweeping. `may_write` is asked before each commit, inside the gate.
+    /// Starts sweeping. `may_write` is asked before each commit, inside the gate; `sweep_members` takes members of a collection away.
     pub fn start(
         engine: Arc<Engine>,
         pace: SweepPace,
         may_write: impl Fn(Slot) -> MayWrite + Send + 'static,
+        sweep_members: SweepMembers,
     ) -> Result<Self, EngineError> {
         let (stop, wake, looked_at) = (Mutex::new(false), Condvar::new(), AtomicU64::new(0));
         let shared = Arc::new(Shared { stop, wake, pace: Mutex::new(pace), looked_at });
-        let sweeper = Sweeper { engine, may_write, shared: shared.clone(), not_before_ms: vec![0; usize::from(SLOT_COUNT)] };
+        let sweeper =
+            Sweeper { engine, may_write, sweep_members, shared: shared.clone(), not_before_ms: vec![0; usize::from(SLOT_COUNT)] };
         let worker = Worker::spawn("expire", move || sweeper.run())?;
         Ok(Self { shared, worker })
     }
@@ -108,9 +111,14 @@ impl Drop for Sweep {
     }
 }
 
+/// Gathers the removal of up to so many members of a key's collection that have expired, inside the gate and with the key claimed. How
+/// many they were, and when the next one expires.
+pub type SweepMembers = Box<dyn Fn(&RefCell<Writer>, Home, &[u8], usize) -> Result<(usize, Option<u64>), EngineError> + Send>;
+
 struct Sweeper<F> {
     engine: Arc<Engine>,
     may_write: F,
+    sweep_members: SweepMembers,
     shared: Arc<Shared>,
     not_before_ms: Vec<u64>,
 }
@@ -144,6 +152,8 @@ struct Page {
     keys: u64,
     bytes: u64,
     expired: Vec<Vec<u8>>,
+    /// Keys of which members have expired.
+    members: Vec<Vec<u8>>,
     /// The last key of a page that is not the slot's last one.
     last: Option<Vec<u8>>,
 }
@@ -217,6 +227,9 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
             for some in page.expired.chunks(COMMIT_KEYS) {
                 expired += self.delete(home, some)?;
             }
+            for key in &page.members {
+                expired += self.members(home, key)?;
+            }
             self.shared.looked_at.fetch_add(page.keys, Ordering::Relaxed);
             if page.keys > 0 && !self.pause(self.pace().rest(page.keys, page.bytes).saturating_sub(started.elapsed())) {
                 return Err(Unfinished::Stopped);
@@ -240,6 +253,11 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
                 Some(at_ms) => self.engine.expiries().note(home.slot, at_ms),
                 None => {}
             }
+            match entry.record.members_expire_at_ms() {
+                Some(at_ms) if at_ms <= now_ms => page.members.push(entry.key.to_vec()),
+                Some(at_ms) => self.engine.expiries().note(home.slot, at_ms),
+                None => {}
+            }
             if page.keys < PAGE_KEYS {
                 return ControlFlow::Continue(());
             }
@@ -249,20 +267,48 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
         Ok(page)
     }
 
-    /// Deletes those of the keys that are there and have expired; returns how many.
-    fn delete(&self, home: Home, keys: &[Vec<u8>]) -> Result<u64, Unfinished> {
-        let named = || keys.iter().map(|key| (home.slot, key.as_slice()));
-        let mut writer = Writer::new(self.engine.clone());
+    /// Takes the members of a key away that have expired, batch by batch; returns 1 if there were any.
+    fn members(&self, home: Home, key: &[u8]) -> Result<u64, Unfinished> {
+        let (named, mut any) = (|| std::iter::once((home.slot, key)), false);
+        let writer = RefCell::new(Writer::new(self.engine.clone()));
+        loop {
+            self.claim(&mut writer.borrow_mut(), home.slot, named)?;
+            let (taken, next) = (self.sweep_members)(&writer, home, key, COMMIT_KEYS)?;
+            let _ = writer.borrow_mut().commit()?;
+            any |= taken > 0;
+            if let Some(at_ms) = next {
+                self.engine.expiries().note(home.slot, at_ms);
+            }
+            if taken < COMMIT_KEYS || !self.pause(self.pace().rest(taken as u64, 0)) {
+                return Ok(u64::from(any));
+            }
+        }
+    }
+
+    /// Enters the gate with those keys claimed.
+    fn claim<'k, K: Iterator<Item = (Slot, &'k [u8])>>(
+        &self,
+        writer: &mut Writer,
+        slot: Slot,
+        named: impl Fn() -> K,
+    ) -> Result<(), Unfinished> {
         loop {
             writer.enter();
-            self.permitted(home.slot)?;
+            self.permitted(slot)?;
             if writer.try_claim(named(), true)? {
-                break;
+                return Ok(());
             }
             // Nothing was gathered: this only lets go of what it has, before it waits for the rest.
             let _ = writer.commit()?;
             writer.claim(named());
         }
+    }
+
+    /// Deletes those of the keys that are there and have expired; returns how many.
+    fn delete(&self, home: Home, keys: &[Vec<u8>]) -> Result<u64, Unfinished> {
+        let named = || keys.iter().map(|key| (home.slot, key.as_slice()));
+        let mut writer = Writer::new(self.engine.clone());
+        self.claim(&mut writer, home.slot, named)?;
         let (now_ms, mut count) = (self.engine.now_ms(), 0);
         for (_, key) in named() {
             let Some(stored) = self.engine.get(home, key)? else { continue };

@@ -214,7 +214,7 @@ impl Writer {
         let slot = home.slot;
         debug_assert!(self.holds(slot, key));
         self.engine.contents().mark(home, KEYS);
-        if let Some(at_ms) = record.expires_at_ms {
+        if let Some(at_ms) = [record.expires_at_ms, record.members_expire_at_ms()].into_iter().flatten().min() {
             self.engine.expiries().note(slot, at_ms);
         }
         let (head, length) = record.head();

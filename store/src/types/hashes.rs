@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use super::{
     collection::{Members, MembersChange, TOGETHER_MIN},
     keyspace::{Keyspace, TypeError},
+    sampling::{Choice, Dice},
     strings::{parse_float, parse_integer, sum_of_floats},
 };
 use crate::engine::{Kind, Span, Subkeys};
@@ -24,19 +25,18 @@ impl<'e> Keyspace<'e> {
     /// HSET: sets fields, makes the hash if there is none; returns how many fields are new.
     pub fn hash_set(&self, key: &[u8], pairs: &[(&[u8], &[u8])]) -> Result<u64, TypeError> {
         let mut change = HashChange::begin(*self, key)?;
-        let was = change.size();
-        let known = change.known(pairs)?;
+        let (known, mut new) = (change.known(pairs)?, 0);
         for (position, (field, value)) in pairs.iter().enumerate() {
             let is_new = match (change.0.pending(Subkeys::Data, field), &known) {
-                (Some(there), _) => !there,
+                (Some(there), Some(_)) => !there,
                 (None, Some(known)) => !known[position],
-                (None, None) => !change.has(field)?,
+                (_, None) => !change.has(field)?,
             };
-            change.put(field, value, is_new);
+            change.put(field, value, is_new)?;
+            new += u64::from(is_new);
         }
-        let now = change.size();
         change.finish();
-        Ok(now - was)
+        Ok(new)
     }
 
     /// HSETNX: sets a field if it is not there; whether it did.
@@ -44,7 +44,7 @@ impl<'e> Keyspace<'e> {
         let mut change = HashChange::begin(*self, key)?;
         let is_new = !change.has(field)?;
         if is_new {
-            change.put(field, value, true);
+            change.put(field, value, true)?;
             change.finish();
         }
         Ok(is_new)
@@ -56,15 +56,15 @@ impl<'e> Keyspace<'e> {
         if change.0.is_fresh() {
             return Ok(0);
         }
-        let was = change.size();
+        let mut deleted = 0;
         for field in fields {
             if change.has(field)? {
-                change.remove(field);
+                change.0.remove_field(field)?;
+                deleted += 1;
             }
         }
-        let now = change.size();
         change.finish();
-        Ok(was.saturating_sub(now))
+        Ok(deleted)
     }
 
     /// HINCRBY: the new value of the field.
@@ -73,7 +73,7 @@ impl<'e> Keyspace<'e> {
         let current = change.field(field)?;
         let number = current.as_deref().map_or(Ok(0), parse_integer).map_err(|_| TypeError::FieldNotInteger)?;
         let sum = number.checked_add(by).ok_or(TypeError::Overflow)?;
-        change.put(field, sum.to_string().as_bytes(), current.is_none());
+        change.put_keeping_expiry(field, sum.to_string().as_bytes(), current.is_none())?;
         change.finish();
         Ok(sum)
     }
@@ -88,16 +88,20 @@ impl<'e> Keyspace<'e> {
         let number = current.as_deref().unwrap_or(b"0");
         parse_float(number).map_err(|_| TypeError::FieldNotFloat)?;
         let sum = sum_of_floats(number, by)?;
-        change.put(field, sum.as_bytes(), current.is_none());
+        change.put_keeping_expiry(field, sum.as_bytes(), current.is_none())?;
         change.finish();
         Ok(sum)
     }
 }
 
 impl Hash<'_> {
-    /// How many fields there are; never 0.
-    pub fn size(&self) -> u64 {
-        self.0.size()
+    /// How many fields there are. No read, unless some may have expired: then a step of a scan for each that has.
+    pub fn size(&self) -> Result<u64, TypeError> {
+        Ok(self.0.size() - self.0.due_count()?.min(self.0.size()))
+    }
+
+    pub(super) fn members(&self) -> &Members<'_> {
+        &self.0
     }
 
     /// What its fields are stored under: another hash of the same name has another one.
@@ -107,23 +111,50 @@ impl Hash<'_> {
 
     /// Calls `with` with the value of a field, `None` when there is none. One point read, no copy.
     pub fn get<R>(&self, field: &[u8], with: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, TypeError> {
+        if self.0.is_due(field)? {
+            return Ok(with(None));
+        }
         self.0.get(Subkeys::Data, field, with)
     }
 
     /// Calls `each` with the values of several fields, in the order of `fields`; until it breaks.
-    pub fn get_many(&self, fields: &[&[u8]], each: impl FnMut(Option<&[u8]>) -> ControlFlow<()>) -> Result<(), TypeError> {
+    pub fn get_many(&self, fields: &[&[u8]], mut each: impl FnMut(Option<&[u8]>) -> ControlFlow<()>) -> Result<(), TypeError> {
+        if self.0.may_be_due() {
+            for field in fields {
+                if self.get(field, &mut each)?.is_break() {
+                    break;
+                }
+            }
+            return Ok(());
+        }
         self.0.get_many(Subkeys::Data, fields, each)
     }
 
     /// Calls `each` for every field and its value, in the order of the fields, from the first one after `after`; until it breaks. All as
     /// of one moment.
-    pub fn each(&self, after: Option<&[u8]>, each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), TypeError> {
-        self.0.each(Subkeys::Data, Span::after(after), each)
+    pub fn each(&self, after: Option<&[u8]>, mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), TypeError> {
+        let due = self.0.due()?;
+        if due.is_empty() {
+            return self.0.each(Subkeys::Data, Span::after(after), each);
+        }
+        self.0.each(Subkeys::Data, Span::after(after), |field, value| {
+            if due.contains(field) { ControlFlow::Continue(()) } else { each(field, value) }
+        })
     }
 
     /// Calls `each` for `count` fields chosen at random, none twice, or for all when there are no more; until it breaks. How even the choice
     /// is, and what it costs: [`super::random`].
-    pub fn sample(&self, count: u64, each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), TypeError> {
+    pub fn sample(&self, count: u64, mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), TypeError> {
+        if self.0.may_be_due() {
+            // Among those that have not expired: by going over all of them.
+            let mut choice = Choice::new(count, self.size()?);
+            return self.each(None, |field, value| {
+                if choice.takes_next() && each(field, value).is_break() || choice.is_complete() {
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            });
+        }
         self.0.sample(count, each)
     }
 
@@ -134,8 +165,25 @@ impl Hash<'_> {
         count: u64,
         with_values: bool,
         bytes_max: usize,
-        each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
+        if self.0.may_be_due() {
+            let (mut all, mut bytes) = (Vec::new(), 0);
+            self.each(None, |field, value| {
+                let value = if with_values { value } else { &[] };
+                bytes += field.len() + value.len();
+                all.push((field.to_vec(), value.to_vec()));
+                if bytes > bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            let mut dice = Dice::new();
+            for _ in 0..if all.is_empty() { 0 } else { count } {
+                let (field, value) = &all[dice.below(all.len() as u64) as usize];
+                if each(field, value).is_break() {
+                    break;
+                }
+            }
+            return Ok(());
+        }
         self.0.sample_with_repeats(count, with_values, bytes_max, each)
     }
 }
@@ -149,23 +197,22 @@ impl<'e, 'k> HashChange<'e, 'k> {
         MembersChange::begin(keys, key, Kind::Hash).map(Self)
     }
 
-    fn size(&self) -> u64 {
-        self.0.members().size()
-    }
-
     /// A field's value.
     fn field(&self, field: &[u8]) -> Result<Option<Vec<u8>>, TypeError> {
+        if self.0.members().is_due(field)? {
+            return Ok(None);
+        }
         self.0.get(Subkeys::Data, field)
     }
 
     /// Whether a field is there.
     fn has(&self, field: &[u8]) -> Result<bool, TypeError> {
-        self.0.has(Subkeys::Data, field)
+        Ok(self.0.has(Subkeys::Data, field)? && !self.0.members().is_due(field)?)
     }
 
     /// Which of those fields are there before any of them is set, where that is cheaper to ask for together.
     fn known(&self, pairs: &[(&[u8], &[u8])]) -> Result<Option<Vec<bool>>, TypeError> {
-        if self.0.is_fresh() || pairs.len() < TOGETHER_MIN {
+        if self.0.is_fresh() || pairs.len() < TOGETHER_MIN || self.0.members().may_be_due() {
             return Ok(None);
         }
         let fields: Vec<&[u8]> = pairs.iter().map(|(field, _)| *field).collect();
@@ -177,14 +224,26 @@ impl<'e, 'k> HashChange<'e, 'k> {
         Ok(Some(known))
     }
 
-    fn put(&mut self, field: &[u8], value: &[u8], is_new: bool) {
-        self.0.put(Subkeys::Data, field, value);
-        self.0.grow(u64::from(is_new));
+    /// A field gets this value, and lives for ever.
+    fn put(&mut self, field: &[u8], value: &[u8], is_new: bool) -> Result<(), TypeError> {
+        self.store(field, value, is_new)?;
+        self.0.clear_expiry(field).map(drop)
     }
 
-    fn remove(&mut self, field: &[u8]) {
-        self.0.remove(Subkeys::Data, field);
-        self.0.shrink(1);
+    /// A field gets this value; if it was there, it expires when it would have.
+    fn put_keeping_expiry(&mut self, field: &[u8], value: &[u8], is_new: bool) -> Result<(), TypeError> {
+        if is_new {
+            return self.put(field, value, true);
+        }
+        self.store(field, value, false)
+    }
+
+    fn store(&mut self, field: &[u8], value: &[u8], is_new: bool) -> Result<(), TypeError> {
+        // One that has expired is still stored, and counted.
+        let counted = !is_new || self.0.members().may_be_due() && self.0.has(Subkeys::Data, field)?;
+        self.0.put(Subkeys::Data, field, value);
+        self.0.grow(u64::from(!counted));
+        Ok(())
     }
 
     fn finish(self) {

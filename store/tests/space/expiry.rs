@@ -18,7 +18,7 @@ use crate::engine::{Noise, Setup, disk_bytes, eventually, flush, get_string, put
 const FAST: SweepPace = SweepPace { keys_per_second: 10_000_000, bytes_per_second: 1 << 30 };
 
 fn sweep(engine: &Arc<Engine>) -> Sweep {
-    Sweep::start(engine.clone(), FAST, |_| MayWrite::Now).expect("started")
+    Sweep::start(engine.clone(), FAST, |_| MayWrite::Now, Box::new(|_, _, _, _| Ok((0, None)))).expect("started")
 }
 
 /// Keys of all slots as they are stored, expired or not.
@@ -135,11 +135,11 @@ fn a_slot_that_is_switched_is_left_alone_and_one_that_arrives_is_swept() {
     let engine = Setup::small(true).open(root.path());
     let may = Arc::new(AtomicU8::new(0));
     let asked = may.clone();
-    let _sweep = Sweep::start(engine.clone(), FAST, move |at| match (at.get(), asked.load(Ordering::SeqCst)) {
+    let may_write = move |at: sluice_topology::Slot| match (at.get(), asked.load(Ordering::SeqCst)) {
         (3, 0) => MayWrite::Later,
         _ => MayWrite::Now,
-    })
-    .expect("started");
+    };
+    let _sweep = Sweep::start(engine.clone(), FAST, may_write, Box::new(|_, _, _, _| Ok((0, None)))).expect("started");
     put(&engine, slot(3), b"parked", Record::string(b"x", Some(1)));
     put(&engine, slot(4), b"open", Record::string(b"x", Some(1)));
     eventually("the open slot is swept", || get_string(&engine, slot(4), b"open").is_none());

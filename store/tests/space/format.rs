@@ -71,7 +71,7 @@ fn make(directory: &Path, kind: &str) {
     eventually("they are compacted", || engine.storage().sst_bytes < 100_000);
     assert!(engine.storage().sst_bytes > before);
     // A sweep that has been everywhere knows what expires.
-    let sweep = Sweep::start(engine.clone(), PACE, |_| MayWrite::Now).expect("started");
+    let sweep = Sweep::start(engine.clone(), PACE, |_| MayWrite::Now, Box::new(|_, _, _, _| Ok((0, None)))).expect("started");
     put(&engine, slot(700), b"expired", Record::string(b"long ago", Some(1)));
     eventually("it has been everywhere", || get_string(&engine, slot(700), b"expired").is_none());
     drop(sweep);
@@ -178,7 +178,7 @@ fn check(directory: &Path, kind: &str) {
     eventually("it is worked off", || engine.counters().reclaim_collections_idle);
     assert_eq!(held(&engine, slot(400)), [b"a", b"b"].map(|field| (1, subkey(5, field))));
     // What has expired goes.
-    let sweep = Sweep::start(engine.clone(), PACE, |_| MayWrite::Now).expect("started");
+    let sweep = Sweep::start(engine.clone(), PACE, |_| MayWrite::Now, Box::new(|_, _, _, _| Ok((0, None)))).expect("started");
     eventually("it is swept", || get_string(&engine, slot(100), b"expired").is_none());
     eventually("so is the hash", || engine.get(slot(100), b"expired hash").expect("read").is_none());
     eventually("its subkeys are worked off", || engine.counters().reclaim_collections_idle);

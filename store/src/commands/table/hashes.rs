@@ -1,7 +1,7 @@
 //! Hashes.
 
 use super::{FREES, ONE, READ, SLOW_READ, WRITE};
-use crate::commands::{hash_scans, hashes};
+use crate::commands::{field_expiry, hash_scans, hashes};
 
 commands! {
     "hash";
@@ -21,4 +21,13 @@ commands! {
     "hvals"        2 SLOW_READ ONE "2.0.0"  "O(N) of the hash" Now(hash_scans::hvals) "Every value.";
     "hrandfield"  -2 SLOW_READ ONE "6.2.0"  "O(N) of the hash" Now(hash_scans::hrandfield) "Fields at random, with WITHVALUES.";
     "hscan"       -3 SLOW_READ ONE "2.8.0"  "O(COUNT) a call" Now(hash_scans::hscan) "Iterates over the fields, with MATCH, COUNT, NOVALUES.";
+    "hexpire"     -6 WRITE ONE   "7.4.0"  "O(N) of the fields" Now(field_expiry::hexpire) "Expires fields after seconds, with NX, XX, GT, LT.";
+    "hpexpire"    -6 WRITE ONE   "7.4.0"  "O(N) of the fields" Now(field_expiry::hpexpire) "Expires fields after milliseconds, with NX, XX, GT, LT.";
+    "hexpireat"   -6 WRITE ONE   "7.4.0"  "O(N) of the fields" Now(field_expiry::hexpireat) "Expires fields at a Unix time in seconds.";
+    "hpexpireat"  -6 WRITE ONE   "7.4.0"  "O(N) of the fields" Now(field_expiry::hpexpireat) "Expires fields at a Unix time in milliseconds.";
+    "hpersist"    -5 WRITE ONE   "7.4.0"  "O(N) of the fields" Now(field_expiry::hpersist) "Lets fields live for ever.";
+    "httl"        -5 READ  ONE   "7.4.0"  "O(N) of the fields" Now(field_expiry::httl) "Seconds until fields expire.";
+    "hpttl"       -5 READ  ONE   "7.4.0"  "O(N) of the fields" Now(field_expiry::hpttl) "Milliseconds until fields expire.";
+    "hexpiretime" -5 READ  ONE   "7.4.0"  "O(N) of the fields" Now(field_expiry::hexpiretime) "Unix times in seconds at which fields expire.";
+    "hpexpiretime" -5 READ ONE   "7.4.0"  "O(N) of the fields" Now(field_expiry::hpexpiretime) "Unix times in milliseconds at which fields expire.";
 }
