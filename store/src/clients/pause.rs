@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -36,6 +36,16 @@ pub struct Pause {
     until: Mutex<Until>,
     changes: watch::Sender<u64>,
     turn: tokio::sync::Mutex<()>,
+    waiting: AtomicU64,
+}
+
+/// Counts a client out when it waits no more, however that happens.
+struct Waiting<'a>(&'a AtomicU64);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The client is alone as long as this lives.
@@ -58,6 +68,7 @@ impl Default for Pause {
             until: Mutex::default(),
             changes: watch::Sender::new(0),
             turn: tokio::sync::Mutex::default(),
+            waiting: AtomicU64::new(0),
         }
     }
 }
@@ -88,6 +99,8 @@ impl Pause {
 
     /// Waits until the pause is over or has changed.
     pub async fn wait(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
         let mut changes = self.changes.subscribe();
         changes.borrow_and_update();
         let (end, alone) = {
@@ -116,6 +129,11 @@ impl Pause {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         (until.writes, until.all) = (None, None);
         self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Clients that wait for its end.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     fn look(&self, client: u64, now: Instant) -> Paused {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{CommandError, Later, LaterReply, glob, run::ok_later, scan::offload};
+use super::{CommandError, Later, LaterReply, glob, run::ok_later, scan::offload, subcommands};
 use crate::{
     config::{SetError, Settings, plan_memory, specs, unquote},
     node::Node,
@@ -39,7 +39,9 @@ pub(super) fn config(node: &Arc<Node>, request: &Request) -> Result<Later, Comma
             offload(move || node.live.rewrite().map_err(|why| CommandError::new(format!("ERR {why}")))).await?;
             Ok(ok_later())
         })),
-        _ => Err(CommandError::subcommand("CONFIG", &request[1])),
+        _ => Ok(Box::pin(std::future::ready(Ok(Box::new(|reply: &mut crate::protocol::ReplyWriter<'_>| {
+            subcommands::help(reply, "config")
+        }) as LaterReply)))),
     }
 }
 

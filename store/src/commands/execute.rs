@@ -25,12 +25,12 @@ use crate::{
 /// Executes an admitted, routed, claimed request.
 pub(super) fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, request: &Request) -> Result<Step, CommandError> {
     let gathered = cx.writer.borrow().gathered();
-    if cx.session.waited.is_none() {
+    let first = cx.session.waited.is_none();
+    if first {
         spec.calls.add();
-        if cx.node.clients.monitored() && !spec.flags.has(Flags::ADMIN) {
-            monitor::show(cx, spec, request);
-        }
     }
+    // As in Redis, what EXEC executes is shown before EXEC, and the administration's commands to nobody.
+    let shown = first && cx.node.clients.monitored() && !spec.flags.has(Flags::ADMIN);
     cx.session.client.note_command(spec.name);
     match spec.handler {
         Handler::Now(execute) => {
@@ -42,9 +42,15 @@ pub(super) fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, requ
                 cx.clock = Some(now);
                 note_time(cx.node, cx.session, request, now - begun);
             }
-            outcome?;
-            if std::mem::take(&mut cx.session.rerun) {
+            if outcome.is_ok() && std::mem::take(&mut cx.session.rerun) {
                 return Ok(Step::Busy);
+            }
+            if shown {
+                monitor::show(cx, spec, request);
+            }
+            if let Err(error) = outcome {
+                spec.calls.add_failed();
+                return Err(error);
             }
             if cx.node.clients.any_watched() && cx.writer.borrow().gathered() != gathered && spec.flags.has(Flags::WRITE) {
                 touch_changed(cx, spec, request, gathered)?;
@@ -53,6 +59,10 @@ pub(super) fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, requ
                 tell_of_absent(cx, spec, absent, told)?;
             }
             Ok(Step::Done)
+        }
+        Handler::Later(_) | Handler::LaterIn(_) if shown => {
+            monitor::show(cx, spec, request);
+            Ok(Step::Later(begin_later(cx.node, cx.session, request)?))
         }
         Handler::Later(_) | Handler::LaterIn(_) => Ok(Step::Later(begin_later(cx.node, cx.session, request)?)),
     }

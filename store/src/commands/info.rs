@@ -78,7 +78,7 @@ fn clients(node: &Node) -> String {
     let subscribed = all.iter().filter(|client| client.subscription_counts().iter().any(|count| *count > 0)).count();
     lines(&[
         ("connected_clients", node.stats.connections.load(Relaxed).to_string()),
-        ("blocked_clients", node.blocked.count().to_string()),
+        ("blocked_clients", (node.blocked.count() as u64 + node.clients.pause.waiting()).to_string()),
         ("maxclients", node.live.maxclients().to_string()),
         ("watching_clients", watching.to_string()),
         ("pubsub_clients", subscribed.to_string()),
@@ -183,11 +183,14 @@ fn cluster(node: &Node) -> String {
 
 /// How often each command was executed.
 fn commandstats(_: &Node) -> String {
-    let called = super::table().map(|spec| (spec.name, spec.calls.get())).filter(|(_, calls)| *calls > 0);
-    called.fold(String::new(), |mut text, (name, calls)| {
-        let _ = write!(text, "cmdstat_{name}:calls={calls}\r\n");
-        text
-    })
+    let known = super::table().map(|spec| (spec.name, spec.calls.get(), spec.calls.errors()));
+    known.filter(|(_, calls, (_, rejected))| calls + rejected > 0).fold(
+        String::new(),
+        |mut text, (name, calls, (failed, rejected))| {
+            let _ = write!(text, "cmdstat_{name}:calls={calls},rejected_calls={rejected},failed_calls={failed}\r\n");
+            text
+        },
+    )
 }
 
 /// The number of keys is RocksDB's estimate, as counting them would cost a scan: DBSIZE counts. What expires is not known without one.

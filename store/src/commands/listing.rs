@@ -68,7 +68,7 @@ fn some(reply: &mut ReplyWriter<'_>, name: &[u8]) {
 /// Names of all commands and their subcommands that a filter lets pass.
 fn list(reply: &mut ReplyWriter<'_>, words: &[Bytes]) -> Result<(), CommandError> {
     let passes: Box<dyn Fn(&CommandSpec, &str) -> bool> = match words {
-        [] => Box::new(|spec, name| spec.name == name),
+        [] => Box::new(|_, _| true),
         [option, kind, value] if option.eq_ignore_ascii_case(b"filterby") => match kind.to_ascii_lowercase().as_slice() {
             // There are no modules.
             b"module" => Box::new(|_, _| false),
@@ -144,13 +144,13 @@ fn keys(request: &[Bytes]) -> Result<(&'static CommandSpec, Vec<&Bytes>), Comman
 /// What a command does to its keys, in Redis' words.
 fn key_flags(spec: &CommandSpec) -> &'static [&'static str] {
     if !spec.flags.has(Flags::WRITE) {
-        &["RO", "ACCESS"]
+        &["RO", "access"]
     } else if spec.flags.has(Flags::BLIND) {
-        &["OW", "UPDATE"]
+        &["OW", "update"]
     } else if matches!(spec.name, "del" | "unlink") {
-        &["RM", "DELETE"]
+        &["RM", "delete"]
     } else {
-        &["RW", "ACCESS", "UPDATE"]
+        &["RW", "access", "update"]
     }
 }
 

@@ -321,6 +321,9 @@ fn admit(cx: &Context<'_, '_>, request: &Request) -> Result<&'static CommandSpec
 
 /// A request is refused before it is executed or queued: inside MULTI that spoils the transaction, and ends it if it was EXEC.
 fn refused(cx: &mut Context<'_, '_>, request: &Request, error: CommandError) -> CommandError {
+    if let Some(spec) = request.first().and_then(|name| table::find(name)) {
+        spec.calls.add_rejected();
+    }
     if let Some(transaction) = &mut cx.session.transaction {
         transaction.spoiled = true;
     }

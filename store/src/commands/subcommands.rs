@@ -71,6 +71,13 @@ subcommands! {
         "info" -2 "[command ...]" "Arity, flags and key positions of commands.";
         "list" -2 "[FILTERBY MODULE name|ACLCAT category|PATTERN pattern]" "Names of commands.";
     }
+    "config" {
+        "get" -3 "pattern [pattern ...]" "Settings whose names match, secrets excepted.";
+        "help" 2 "" "Prints this help.";
+        "resetstat" 2 "" "Begins to count anew.";
+        "rewrite" 2 "" "Writes what was changed into the file.";
+        "set" -4 "name value [name value ...]" "Changes settings, all of them or none.";
+    }
     "debug" {
         "help" 2 "" "Prints this help.";
         "loadaof" 2 "" "As RELOAD.";

@@ -193,18 +193,35 @@ pub enum Handler {
 #[repr(align(64))]
 pub struct Calls {
     count: AtomicU64,
+    failed: AtomicU64,
+    rejected: AtomicU64,
     /// How long they took, while `latency-tracking` says so.
     pub latency: Histogram,
 }
 
 impl Calls {
     const fn new() -> Self {
-        Self { count: AtomicU64::new(0), latency: Histogram::new() }
+        Self { count: AtomicU64::new(0), failed: AtomicU64::new(0), rejected: AtomicU64::new(0), latency: Histogram::new() }
     }
 
     /// Counts one more.
     pub fn add(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one that was executed and ended with an error.
+    pub fn add_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one that was refused before it was executed.
+    pub fn add_rejected(&self) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Those that failed, and those that were refused.
+    pub fn errors(&self) -> (u64, u64) {
+        (self.failed.load(Ordering::Relaxed), self.rejected.load(Ordering::Relaxed))
     }
 
     /// So far.
@@ -215,6 +232,8 @@ impl Calls {
     /// Begins anew.
     pub fn reset(&self) {
         self.count.store(0, Ordering::Relaxed);
+        self.failed.store(0, Ordering::Relaxed);
+        self.rejected.store(0, Ordering::Relaxed);
         self.latency.reset();
     }
 }

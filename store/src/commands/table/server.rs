@@ -11,7 +11,7 @@ commands! {
     "flushdb"     -1 SLOW_WRITE NO_KEYS "1.0.0" "O(N) of the slots that hold keys" LaterIn(server::flushdb) "Deletes every key of the database.";
     "flushall"    -1 SLOW_WRITE NO_KEYS "1.0.0" "O(N) of the slots that hold keys" LaterIn(server::flushall) "Deletes every key of every database.";
     "command"     -1 SUBCOMMANDS  NO_KEYS "2.8.13" "O(N) of the commands" Now(server::command) "The table of commands: COUNT, INFO, DOCS, GETKEYS, LIST.";
-    "config"      -2 ADMIN NO_KEYS "2.0.0" "O(N) of the settings" Later(config::config) "GET and SET of settings, several at once; RESETSTAT; REWRITE of the file.";
+    "config"      -2 DEBUG NO_KEYS "2.0.0" "O(N) of the settings" Later(config::config) "GET and SET of settings, several at once; RESETSTAT; REWRITE of the file.";
     "info"        -1 NONE  NO_KEYS "1.0.0" "O(1)" Now(info::info) "The server's account of itself.";
     "time"         1 CONNECTION NO_KEYS "2.6.0" "O(1)" Now(server::time) "The server's time.";
     "flushmemtable" -1 ADMIN NO_KEYS "kvrocks" "O(N) of the memtables" Later(flush::flushmemtable) "Makes every acknowledged write durable: ASYNC, NOWAIT, TIMEOUT ms, RECEIPT.";
