@@ -354,6 +354,6 @@ async fn about_so_many_entries_stay() -> anyhow::Result<()> {
     let milliseconds = times.iter().map(|id| id.text().and_then(|id| id.split_once('-')?.0.parse::<u64>().ok()).context("an id"));
     let milliseconds: Vec<u64> = milliseconds.collect::<anyhow::Result<_>>()?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as u64;
-    ensure!(milliseconds[0] <= milliseconds[1] && now - milliseconds[0] < 60_000, "{times:?}");
+    ensure!(milliseconds[0] <= milliseconds[1] && now.abs_diff(milliseconds[0]) < 60_000, "{times:?}");
     Ok(())
 }

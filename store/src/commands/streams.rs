@@ -66,7 +66,7 @@ fn check_name(cx: &Context<'_, '_>, name: &[u8]) -> Outcome {
 }
 
 pub(super) fn xadd(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let adding = Adding::parse(request)?;
+    let adding = Adding::parse(request, cx.node.live.stream_node_max_entries())?;
     let texts = request[adding.texts..].iter().map(Bytes::as_ref);
     let added = cx.keyspace().stream_add(&request[1], adding.id, texts, adding.make, adding.trim)?;
     let (id, gone) = match added {
@@ -91,7 +91,8 @@ pub(super) fn xadd(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 pub(super) fn xtrim(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let gone = cx.keyspace().stream_trim(&request[1], trimming(request)?)?;
+    let trim = trimming(request, cx.node.live.stream_node_max_entries())?;
+    let gone = cx.keyspace().stream_trim(&request[1], trim)?;
     if gone > 0 {
         cx.event(Class::Stream, "xtrim", &request[1]);
     }

@@ -33,6 +33,7 @@ pub struct Live {
     reply_len_max: AtomicUsize,
     park_timeout_ms: AtomicU64,
     lua_time_limit: AtomicU64,
+    stream_node_max_entries: AtomicU32,
 }
 
 /// Why a change is refused. The texts are those of Redis 7.
@@ -67,6 +68,7 @@ impl Live {
             reply_len_max: AtomicUsize::new(0),
             park_timeout_ms: AtomicU64::new(0),
             lua_time_limit: AtomicU64::new(0),
+            stream_node_max_entries: AtomicU32::new(0),
             current: Mutex::new(settings.clone()),
             changed: Mutex::default(),
         };
@@ -84,6 +86,11 @@ impl Live {
         self.timeout.load(Ordering::Relaxed)
     }
 
+    /// Entries that a trim of a stream with `~` lets go together; never 0.
+    pub fn stream_node_max_entries(&self) -> u64 {
+        u64::from(self.stream_node_max_entries.load(Ordering::Relaxed))
+    }
+
     /// Whether FLUSHMEMTABLE waits.
     pub fn flush_wait(&self) -> bool {
         self.flush_wait.load(Ordering::Relaxed)
@@ -94,7 +101,6 @@ impl Live {
         self.reply_len_max.load(Ordering::Relaxed)
     }
 
-    /// Milliseconds a command waits for a slot's switch.
     /// Milliseconds after which a script is ended.
     pub fn lua_time_limit(&self) -> u64 {
         self.lua_time_limit.load(Ordering::Relaxed)
@@ -150,6 +156,8 @@ impl Live {
         let normal = settings.client_output_buffer_limit.normal;
         self.reply_len_max.store(if normal == 0 { usize::MAX >> 1 } else { normal as usize }, Ordering::Relaxed);
         self.lua_time_limit.store(settings.lua_time_limit, Ordering::Relaxed);
+        let together = if settings.stream_node_max_entries == 0 { 100 } else { settings.stream_node_max_entries };
+        self.stream_node_max_entries.store(together, Ordering::Relaxed);
         self.park_timeout_ms.store(settings.park_timeout_ms, Ordering::Relaxed);
     }
 }

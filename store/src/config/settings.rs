@@ -115,6 +115,7 @@ settings! {
     checkpoint_dir: String = String::new(), "checkpoint-dir", "Where BGSAVE makes checkpoints; empty: `checkpoints` in the data directory. On another file system the files are copied.";
     #[live] checkpoints_kept: u32 = 2, "checkpoints-kept", "How many checkpoints are kept; older ones are removed.";
     hll_sparse_max: Bytes = Bytes(3000), "hll-sparse-max-bytes", "Bytes up to which a HyperLogLog is stored as runs.";
+    #[live] stream_node_max_entries: u32 = 100, "stream-node-max-entries", "Entries that a trim of a stream with `~` lets go together; without LIMIT at most a hundred times as many at once. 0: 100.";
     #[live] slowlog_log_slower_than: i64 = 10_000, "slowlog-log-slower-than", "Microseconds from which a command is kept for SLOWLOG; negative: none is.";
     #[live] slowlog_max_len: u32 = 128, "slowlog-max-len", "Commands kept for SLOWLOG.";
     #[live] latency_monitor_threshold: u64 = 0, "latency-monitor-threshold", "Milliseconds from which LATENCY remembers a command; 0: none.";

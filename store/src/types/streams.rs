@@ -48,7 +48,7 @@ pub enum NewId {
 pub struct Trim {
     /// Up to where entries go.
     pub to: TrimTo,
-    /// `~`: only so many at once go, in multiples of that; `None`: exactly.
+    /// `~`: entries go together that are so many in the order in which they were added; `None`: exactly.
     pub by: Option<u64>,
     /// At most so many go; 0: no limit.
     pub limit: u64,
@@ -396,10 +396,13 @@ impl<'e, 'k> StreamChange<'e, 'k> {
             TrimTo::Id(_) => self.head.size,
         };
         let limit = if trim.limit == 0 { u64::MAX } else { trim.limit };
-        // Where nothing is to stay, what is left over of the last multiple goes as well.
-        let size = self.head.size;
+        // Entries go together that were added together; where nothing is to stay, those that are not so many yet as well.
+        let (size, before) = (self.head.size, self.head.added.saturating_sub(self.head.size));
         let whole = |count: u64| match trim.by {
-            Some(by) if count < size || count > limit => count.min(limit) - count.min(limit) % by.max(1),
+            Some(by) if count < size || count > limit => {
+                let most = count.min(limit);
+                most.saturating_sub((before + most) % by.max(1))
+            }
             _ => count,
         };
         let most = whole(most);

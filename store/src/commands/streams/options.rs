@@ -7,10 +7,10 @@ use crate::{
     types::{EntryId, NewId, Trim, TrimTo, parse_integer},
 };
 
-/// `~` lets entries go in multiples of this, as if so many were kept together.
-const TOGETHER: u64 = 100;
-/// Most entries that `~` without LIMIT lets go at once.
-const LIMIT: u64 = 100 * TOGETHER;
+/// Most entries that `~` without LIMIT lets go at once, in multiples of those that go together.
+const LIMIT: u64 = 100;
+/// The same as a number of entries, however many go together.
+const LIMIT_MAX: u64 = 1_000_000;
 
 pub(super) fn invalid_id() -> CommandError {
     CommandError::new("ERR Invalid stream ID specified as stream command argument")
@@ -27,7 +27,8 @@ pub(super) struct Adding {
 }
 
 impl Adding {
-    pub(super) fn parse(request: &[Bytes]) -> Result<Self, CommandError> {
+    /// `together`: entries that `~` lets go together.
+    pub(super) fn parse(request: &[Bytes], together: u64) -> Result<Self, CommandError> {
         let (mut trims, mut make, mut at) = (Trims::default(), true, 2);
         let id = loop {
             let word = request.get(at).ok_or_else(|| CommandError::arity("xadd"))?;
@@ -42,7 +43,7 @@ impl Adding {
                 word => break new_id(word)?,
             }
         };
-        let trim = trims.finish()?;
+        let trim = trims.finish(together)?;
         let texts = request.len().saturating_sub(at);
         if texts < 2 || texts % 2 == 1 {
             return Err(CommandError::arity("xadd"));
@@ -62,13 +63,13 @@ fn new_id(word: &[u8]) -> Result<NewId, CommandError> {
     .ok_or_else(invalid_id)
 }
 
-/// What XTRIM is told.
-pub(super) fn trimming(request: &[Bytes]) -> Result<Trim, CommandError> {
+/// What XTRIM is told. `together`: entries that `~` lets go together.
+pub(super) fn trimming(request: &[Bytes], together: u64) -> Result<Trim, CommandError> {
     let (mut trims, mut at) = (Trims::default(), 2);
     while at < request.len() {
         at += trims.take(&request[at..])?.ok_or_else(CommandError::syntax)?;
     }
-    trims.finish()?.ok_or_else(|| CommandError::new("ERR syntax error, XTRIM must be called with a trimming strategy"))
+    trims.finish(together)?.ok_or_else(|| CommandError::new("ERR syntax error, XTRIM must be called with a trimming strategy"))
 }
 
 /// MAXLEN, MINID and LIMIT.
@@ -110,7 +111,7 @@ impl Trims {
         }
     }
 
-    fn finish(self) -> Result<Option<Trim>, CommandError> {
+    fn finish(self, together: u64) -> Result<Option<Trim>, CommandError> {
         let Some(to) = self.to else {
             if self.limit.is_some_and(|limit| limit > 0) {
                 let text = "ERR syntax error, LIMIT cannot be used without specifying a trimming strategy";
@@ -119,7 +120,8 @@ impl Trims {
             return Ok(None);
         };
         if self.about {
-            return Ok(Some(Trim { to, by: Some(TOGETHER), limit: self.limit.unwrap_or(LIMIT) }));
+            let limit = (LIMIT * together).min(LIMIT_MAX);
+            return Ok(Some(Trim { to, by: Some(together), limit: self.limit.unwrap_or(limit) }));
         }
         if self.limit.is_some() {
             return Err(CommandError::new("ERR syntax error, LIMIT cannot be used without the special ~ option"));
@@ -163,11 +165,11 @@ mod tests {
 
     #[test]
     fn trims_are_read_as_redis_reads_them() {
-        let of = |text: &str| trimming(&words(&format!("XTRIM k {text}"))).map_err(|error| error.to_string());
+        let of = |text: &str| trimming(&words(&format!("XTRIM k {text}")), 10).map_err(|error| error.to_string());
         assert_eq!(of("MAXLEN 5"), Ok(Trim { to: TrimTo::Length(5), by: None, limit: 0 }));
         assert_eq!(of("maxlen = 5"), Ok(Trim { to: TrimTo::Length(5), by: None, limit: 0 }));
-        assert_eq!(of("MAXLEN ~ 5"), Ok(Trim { to: TrimTo::Length(5), by: Some(TOGETHER), limit: LIMIT }));
-        assert_eq!(of("LIMIT 0 MAXLEN ~ 5"), Ok(Trim { to: TrimTo::Length(5), by: Some(TOGETHER), limit: 0 }));
+        assert_eq!(of("MAXLEN ~ 5"), Ok(Trim { to: TrimTo::Length(5), by: Some(10), limit: 1000 }));
+        assert_eq!(of("LIMIT 0 MAXLEN ~ 5"), Ok(Trim { to: TrimTo::Length(5), by: Some(10), limit: 0 }));
         assert_eq!(of("MINID 5-1"), Ok(Trim { to: TrimTo::Id(EntryId { ms: 5, sequence: 1 }), by: None, limit: 0 }));
         for wrong in [
             "MAXLEN",
@@ -187,7 +189,7 @@ mod tests {
 
     #[test]
     fn ids_of_new_entries_are_read_as_redis_reads_them() {
-        let of = |text: &str| Adding::parse(&words(&format!("XADD k {text} f v"))).map(|adding| adding.id).ok();
+        let of = |text: &str| Adding::parse(&words(&format!("XADD k {text} f v")), 10).map(|adding| adding.id).ok();
         assert_eq!(of("*"), Some(NewId::Auto));
         assert_eq!(of("5-*"), Some(NewId::InMillisecond(5)));
         assert_eq!(of("NOMKSTREAM MAXLEN = 3 5"), Some(NewId::Exact(EntryId { ms: 5, sequence: 0 })));
