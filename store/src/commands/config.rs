@@ -40,7 +40,7 @@ pub(super) fn config(node: &Arc<Node>, request: &Request) -> Result<Later, Comma
             Ok(ok_later())
         })),
         _ => Ok(Box::pin(std::future::ready(Ok(Box::new(|reply: &mut crate::protocol::ReplyWriter<'_>| {
-            subcommands::help(reply, "config")
+            subcommands::help(reply, "config");
         }) as LaterReply)))),
     }
 }
