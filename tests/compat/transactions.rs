@@ -160,7 +160,7 @@ async fn transactions_at_once_are_whole_and_alone() -> anyhow::Result<()> {
         tasks.spawn(async move {
             let mut connection = Connection::open(&address).await?;
             let mut moved = 0;
-            for turn in 0..150i64 {
+            for turn in 0..400i64 {
                 let from = format!("account:{}", (turn * 3 + mover) % ACCOUNTS);
                 let to = format!("account:{}", (turn * 5 + mover * 3 + 1) % ACCOUNTS);
                 if from == to {
@@ -192,7 +192,7 @@ async fn transactions_at_once_are_whole_and_alone() -> anyhow::Result<()> {
         let address = store.address();
         tasks.spawn(async move {
             let mut connection = Connection::open(&address).await?;
-            for _ in 0..if apart { 15 } else { 200 } {
+            for _ in 0..if apart { 30 } else { 1000 } {
                 let mut commands = vec![words("MULTI")];
                 commands.extend((0..ACCOUNTS).map(|account| words(&format!("GET account:{account}"))));
                 if apart {
@@ -252,6 +252,41 @@ async fn a_watched_key_that_expires_or_is_flushed_stops_exec() -> anyhow::Result
         }
         let answers = one.ask_all(&["MULTI", "SET done yes", "EXEC"].map(words)).await?;
         ensure!((answers[2].elements().len() == 1) == executes, "{name}: {answers:?}");
+    }
+    Ok(())
+}
+
+/// A script inside EXEC claims keys as it comes upon them: where somebody else has one, all of the transaction is executed again.
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_inside_transactions_use_keys_that_nobody_named() -> anyhow::Result<()> {
+    const CLIENTS: i64 = 6;
+    const ROUNDS: i64 = 60;
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[("io-threads", "3")])?.start().await?;
+    let mut tasks = tokio::task::JoinSet::new();
+    for client in 0..CLIENTS {
+        let address = store.address();
+        tasks.spawn(async move {
+            let mut connection = Connection::open(&address).await?;
+            for round in 0..ROUNDS {
+                // In different orders, so that each has what another wants.
+                let (one, other) = if (client + round) % 2 == 0 { ("x", "y") } else { ("y", "x") };
+                let script = format!("return {{redis.call('INCR', '{one}'), redis.call('INCR', '{other}')}}");
+                let commands = [words("MULTI"), words("INCR named"), vec!["EVAL".into(), script, "0".into()], words("EXEC")];
+                let answers = connection.ask_all(&commands).await?;
+                let done = answers[3].elements();
+                ensure!(done.len() == 2 && done[1].elements().len() == 2, "{answers:?}");
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(outcome) = tasks.join_next().await {
+        outcome??;
+    }
+    let mut connection = Connection::open(&store.address()).await?;
+    for key in ["named", "x", "y"] {
+        let count = connection.ask(&["GET", key]).await?;
+        ensure!(count.text() == Some(&(CLIENTS * ROUNDS).to_string()), "{key}: {count:?}");
     }
     Ok(())
 }

@@ -42,7 +42,9 @@ pub(super) fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, requ
                 cx.clock = Some(now);
                 note_time(cx.node, cx.session, request, now - begun);
             }
-            if outcome.is_ok() && std::mem::take(&mut cx.session.rerun) {
+            if outcome.is_ok() && cx.session.rerun {
+                // Inside EXEC all of it is executed again.
+                cx.session.rerun = cx.session.executing;
                 return Ok(Step::Busy);
             }
             if shown {
@@ -150,6 +152,8 @@ pub fn begin_later(node: &Arc<Node>, session: &Session, request: &Request) -> Re
 pub(super) fn execute_queued(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, request: &Request) {
     let (mark, gathered, told) = (cx.reply.mark(), cx.writer.borrow().gathered(), cx.outbox.borrow().len());
     let error = match execute(cx, spec, request) {
+        // Whoever executes the transaction sees to it.
+        Ok(Step::Busy) if cx.session.rerun => return,
         Ok(Step::Busy) => CommandError::new("TRYAGAIN the script uses keys it does not name, which another client is changing"),
         Ok(_) if cx.reply.overflowed() => too_long(cx.node),
         Ok(_) => return,
@@ -182,6 +186,12 @@ pub fn run_piece(cx: &mut Context<'_, '_>, commands: &mut VecDeque<Request>, mut
             Ok(Route::Wait) => cx.reply.error("TRYAGAIN the slot is being moved"),
             Ok(Route::Unserved) => cx.reply.error("CLUSTERDOWN Hash slot not served"),
             Err(error) => cx.reply.error(&error.to_string()),
+        }
+        if std::mem::take(&mut cx.session.rerun) {
+            cx.session.unnamed.clear();
+            cx.writer.borrow_mut().truncate(gathered);
+            cx.reply.rewind(mark);
+            cx.reply.error("TRYAGAIN the script uses keys it does not name, which another client is changing");
         }
         let writer = cx.writer.borrow();
         answered(mark, writer.gathered() != gathered || writer.take_observed());

@@ -142,6 +142,10 @@ pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, database: u8, run: &[Re
         if wanted.len() >= PREFETCH_KEYS_MAX || !matches!(spec.handler, Handler::Now(_)) {
             break;
         }
+        // What is read behind WATCH, or by EXEC, has to be read once the keys are claimed.
+        if spec.flags.has(Flags::AT_ONCE) {
+            break;
+        }
         if spec.flags.has(Flags::BLIND) || spec.flags.has(Flags::CHANNELS) || !spec.keys.any() {
             continue;
         }

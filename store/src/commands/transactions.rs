@@ -140,12 +140,13 @@ fn has_changed(cx: &Context<'_, '_>, watching: &Watching) -> Result<bool, Comman
 }
 
 /// Ends the transaction and its watches; `None`: a watched key has changed, and EXEC has answered that.
-pub fn take(cx: &mut Context<'_, '_>) -> Result<Option<Box<Transaction>>, CommandError> {
+pub fn take(cx: &mut Context<'_, '_>) -> Result<Option<Taken>, CommandError> {
     let transaction = cx.session.transaction.take().ok_or_else(|| CommandError::new("ERR EXEC without MULTI"))?;
     let changed = match &cx.session.watching {
         Some(watching) => has_changed(cx, watching)?,
         None => false,
     };
+    let watching = cx.session.watching.take();
     forget(cx.session);
     if transaction.spoiled {
         return Err(CommandError::new("EXECABORT Transaction discarded because of previous errors."));
@@ -154,12 +155,21 @@ pub fn take(cx: &mut Context<'_, '_>) -> Result<Option<Box<Transaction>>, Comman
         cx.reply.null_array();
         return Ok(None);
     }
-    Ok(Some(transaction))
+    Ok(Some(Taken { transaction, watching }))
+}
+
+/// A transaction that is being executed. What was watched is so until it has been.
+pub struct Taken {
+    /// Its commands.
+    pub transaction: Box<Transaction>,
+    watching: Option<Watching>,
 }
 
 /// EXEC of what fits a batch. Every key is claimed.
 pub(super) fn exec(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
-    let Some(transaction) = take(cx)? else { return Ok(()) };
+    let (mark, gathered, told) = (cx.reply.mark(), cx.writer.borrow().gathered(), cx.outbox.borrow().len());
+    let Some(Taken { transaction, watching }) = take(cx)? else { return Ok(()) };
+    let database = cx.session.database;
     cx.reply.array(transaction.queued.len());
     cx.session.executing = true;
     for request in &transaction.queued {
@@ -167,8 +177,20 @@ pub(super) fn exec(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
             Some(spec) => execute_queued(cx, spec, request),
             None => cx.reply.error(&unknown(request).to_string()),
         }
+        if cx.session.rerun {
+            break;
+        }
     }
     cx.session.executing = false;
+    if cx.session.rerun {
+        // A script used a key that nobody named and somebody else has: all of it is taken back, and executed once that is claimed too.
+        cx.writer.borrow_mut().truncate(gathered);
+        cx.outbox.borrow_mut().truncate(told);
+        cx.reply.rewind(mark);
+        cx.session.database = database;
+        cx.session.client.queued.set(1 + transaction.queued.len() as u64);
+        (cx.session.transaction, cx.session.watching) = (Some(transaction), watching);
+    }
     Ok(())
 }
 
@@ -176,5 +198,6 @@ pub(super) fn exec(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
 pub(super) fn claimed_by_exec(session: &Session) -> impl Iterator<Item = (Slot, &[u8])> {
     let named = session.transaction.iter().flat_map(|transaction| transaction.keys()).map(AsRef::as_ref);
     let watched = session.watching.iter().flat_map(Watching::keys).map(|watched| watched.key.as_ref());
-    named.chain(watched).map(|key| (Slot::of_key(key), key))
+    let used = session.unnamed.iter().map(AsRef::as_ref);
+    named.chain(watched).chain(used).map(|key| (Slot::of_key(key), key))
 }

@@ -34,7 +34,7 @@ impl Connection {
         });
         match taken {
             Ok(None) => {}
-            Ok(Some(transaction)) => {
+            Ok(Some(transactions::Taken { transaction, .. })) => {
                 self.reply().array(transaction.queued.len());
                 commands.extend(transaction.queued);
             }
