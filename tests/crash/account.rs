@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
+use crate::ordered::OrderedOp;
+
 /// The store's clock and the test's may differ by this much.
 const CLOCK_SLACK_MS: u64 = 1000;
 
@@ -29,6 +31,8 @@ pub(crate) enum Op {
     DeleteFields(String, Vec<String>),
     /// HINCRBY by one, of fields that only this op and deletion touch.
     IncrementField(String, String),
+    /// A command of lists or streams.
+    Ordered(OrderedOp),
     /// FLUSHDB: sent while no writer has anything under way.
     DeleteAll,
 }
@@ -57,6 +61,7 @@ impl Op {
                 ["HDEL".to_owned(), key.clone()].into_iter().chain(fields.iter().cloned()).collect()
             }
             Self::IncrementField(key, field) => words(&["HINCRBY", key, field, "1"]),
+            Self::Ordered(op) => op.words(),
             Self::DeleteAll => words(&["FLUSHDB"]),
         }
     }
@@ -74,6 +79,7 @@ impl Op {
             | Self::IncrementField(key, _) => vec![key],
             Self::SetMany(pairs) => pairs.iter().map(|(key, _)| key.as_str()).collect(),
             Self::Delete(keys) => keys.iter().map(String::as_str).collect(),
+            Self::Ordered(op) => op.keys(),
             Self::DeleteAll => return None,
         })
     }
@@ -84,6 +90,9 @@ impl Op {
 pub(crate) enum Value {
     String(String),
     Hash(BTreeMap<String, String>),
+    List(Vec<String>),
+    /// Its entries by their numbers; there may be none.
+    Stream(BTreeMap<u64, String>),
 }
 
 impl From<&str> for Value {
@@ -157,6 +166,7 @@ fn apply(state: &mut State, op: &Op) {
                 }
             }
         }
+        Op::Ordered(op) => op.apply(state),
         Op::DeleteAll => state.clear(),
     }
 }
@@ -170,7 +180,7 @@ fn fields<'s>(state: &'s mut State, key: &str) -> &'s mut BTreeMap<String, Strin
     let none = || Entry { value: Value::Hash(BTreeMap::new()), expires_at_ms: None };
     match &mut state.entry(key.to_owned()).or_insert_with(none).value {
         Value::Hash(fields) => fields,
-        Value::String(_) => panic!("{key} is never a string"),
+        other => panic!("{key} is a hash, and not {other:?}"),
     }
 }
 

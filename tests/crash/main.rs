@@ -12,6 +12,7 @@ mod faults;
 mod figures;
 mod flushing;
 mod kill_loop;
+mod ordered;
 mod reclaiming;
 mod rounds;
 mod settings;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -13,7 +16,10 @@ use sluice_tests::{
 };
 use tokio::sync::RwLock;
 
-use crate::account::{Account, Entry, Op, State, Value};
+use crate::{
+    account::{Account, Entry, Op, State, Value},
+    ordered::OrderedOp,
+};
 
 /// Keys of each kind a writer has.
 const KEYS: u64 = 24;
@@ -52,11 +58,13 @@ impl Dice {
 pub(crate) struct Writer {
     pub(crate) number: u64,
     pub(crate) account: Arc<Mutex<Account>>,
+    /// Number of the next entry of a stream.
+    next_entry: Arc<AtomicU64>,
 }
 
 impl Writer {
     pub(crate) fn new(number: u64) -> Self {
-        Self { number, account: Arc::default() }
+        Self { number, account: Arc::default(), next_entry: Arc::new(AtomicU64::new(1)) }
     }
 
     pub(crate) fn with_account<R>(&self, act: impl FnOnce(&mut Account) -> R) -> R {
@@ -69,7 +77,10 @@ impl Writer {
 
     /// Every key it may write.
     fn keys(&self) -> Vec<String> {
-        ["value", "counter", "short", "hash"].iter().flat_map(|kind| (0..KEYS).map(|number| self.key(kind, number))).collect()
+        ["value", "counter", "short", "hash", "list", "stream"]
+            .iter()
+            .flat_map(|kind| (0..KEYS).map(|number| self.key(kind, number)))
+            .collect()
     }
 
     fn op(&self, dice: &mut Dice) -> Op {
@@ -80,6 +91,16 @@ impl Writer {
         let key = self.key("value", dice.below(KEYS));
         let hash = self.key("hash", dice.below(KEYS / 4));
         let field = |dice: &mut Dice| format!("field:{}", dice.below(12));
+        let ordered = dice.below(40);
+        if ordered < 10 {
+            let mut name = |kind: &str| self.key(kind, dice.below(KEYS / 4));
+            let names = [name("list"), name("list"), name("stream")];
+            if ordered == 0 {
+                return Op::Delete(vec![names[dice.below(3) as usize].clone()]);
+            }
+            // Ids go up whatever becomes of those before.
+            return Op::Ordered(OrderedOp::random(dice, names, self.next_entry.fetch_add(1, Ordering::Relaxed)));
+        }
         match dice.below(30) {
             0..=4 => Op::Set(key, value(dice), None),
             5..=8 => Op::Increment(self.key("counter", dice.below(KEYS))),
@@ -135,10 +156,27 @@ impl Writer {
         let mut state = State::new();
         for key in self.keys() {
             let read = |name: &str| vec![name.to_owned(), key.clone()];
-            let is_hash = key.starts_with("hash:");
-            let names: &[&str] = if is_hash { &["HGETALL", "PEXPIRETIME", "HLEN"] } else { &["GET", "PEXPIRETIME"] };
-            let answers = connection.ask_all(&names.iter().map(|name| read(name)).collect::<Vec<_>>()).await?;
+            let commands = match key.split(':').next() {
+                Some("hash") => vec![read("HGETALL"), read("PEXPIRETIME"), read("HLEN")],
+                Some("list") => vec![[read("LRANGE"), words("0 -1")].concat(), read("PEXPIRETIME"), read("LLEN")],
+                Some("stream") => vec![[read("XRANGE"), words("- +")].concat(), read("PEXPIRETIME"), read("XLEN")],
+                _ => vec![read("GET"), read("PEXPIRETIME")],
+            };
+            let answers = connection.ask_all(&commands).await?;
             let value = match &answers[0] {
+                elements @ Answer::Array(_) if commands[0][0] != "HGETALL" => {
+                    let size = Answer::Integer(elements.elements().len() as i64);
+                    anyhow::ensure!(
+                        answers[2] == size,
+                        "{key} is torn: {:?} says {:?}, there are {size:?}",
+                        commands[2],
+                        answers[2]
+                    );
+                    if commands[0][0] == "LRANGE" && elements.elements().is_empty() {
+                        continue;
+                    }
+                    ordered(&commands[0][0], elements)?
+                }
                 Answer::Bulk(Some(_)) => Value::String(text(&answers[0])?),
                 Answer::Bulk(None) => continue,
                 pairs @ Answer::Array(_) => {
@@ -165,6 +203,23 @@ impl Writer {
         }
         Ok(state)
     }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
+/// What LRANGE or XRANGE has answered.
+fn ordered(command: &str, answer: &Answer) -> anyhow::Result<Value> {
+    if command == "LRANGE" {
+        return Ok(Value::List(answer.elements().iter().map(text).collect::<anyhow::Result<_>>()?));
+    }
+    let entries = answer.elements().iter().map(|entry| {
+        let [id, fields] = entry.elements() else { anyhow::bail!("{entry:?}") };
+        let number = text(id)?.split_once('-').context("an id")?.0.parse()?;
+        Ok((number, text(fields.elements().get(1).context("a value")?)?))
+    });
+    Ok(Value::Stream(entries.collect::<anyhow::Result<_>>()?))
 }
 
 fn text(answer: &Answer) -> anyhow::Result<String> {
