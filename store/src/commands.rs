@@ -35,6 +35,7 @@ mod pubsub;
 mod run;
 mod scan;
 mod scripting;
+mod serialized;
 mod server;
 mod serving;
 mod session;

@@ -3,6 +3,8 @@
 mod bits;
 mod collection;
 mod double;
+mod dump;
+mod encoding;
 mod field_expiry;
 pub mod geo;
 mod hashes;
@@ -14,6 +16,7 @@ mod payload;
 mod prefetch;
 mod random;
 mod renaming;
+mod restore;
 mod sampling;
 mod sets;
 mod sorted_sets;

@@ -17,6 +17,7 @@ mod lists;
 mod pubsub;
 mod reference;
 mod scripting;
+mod serialized;
 mod sets;
 mod sorting;
 mod streams;

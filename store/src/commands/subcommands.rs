@@ -129,6 +129,13 @@ subcommands! {
         "kill" 2 "" "Ends the scripts that run; they have changed nothing.";
         "load" 3 "script" "Makes a script known; answers its SHA1.";
     }
+    "object" {
+        "encoding" 3 "key" "What Redis would store the key as.";
+        "freq" 3 "key" "How often a key is used; it is not counted.";
+        "help" 2 "" "Prints this help.";
+        "idletime" 3 "key" "Seconds since a key was used: 0, it is not counted.";
+        "refcount" 3 "key" "How often the value is referred to: once.";
+    }
     "pubsub" {
         "channels" -2 "[pattern]" "Channels that somebody is subscribed to.";
         "help" 2 "" "Prints this help.";

@@ -330,6 +330,7 @@ const CLAIMS: Flags = AT_ONCE.and(Flags::CLAIMS);
 const LEAVES: Flags = OPEN.and(Flags::AT_ONCE);
 const SUBCOMMANDS: Flags = Flags::CONTAINER;
 const NONE: Flags = Flags::NONE;
+const OBJECT: Flags = Flags::READONLY.and(Flags::CONTAINER);
 const SLOW_READ: Flags = Flags::READONLY;
 const SLOW_WRITE: Flags = Flags::WRITE;
 const ADMIN: Flags = Flags::ADMIN;

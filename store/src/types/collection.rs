@@ -3,8 +3,6 @@
 //!
 //! Every change writes the subkeys and the record in one batch, so that the record is true of them after whatever crash.
 
-#![allow(dead_code, reason = "seams of kinds that are being built")]
-
 use std::ops::ControlFlow;
 
 use super::keyspace::{Keyspace, TypeError};
@@ -250,11 +248,6 @@ impl<'e, 'k> MembersChange<'e, 'k> {
     /// What its record says besides.
     pub(super) fn set_extra(&mut self, extra: Vec<u8>) {
         self.members.extra = extra;
-    }
-
-    /// When its key expires.
-    pub(super) fn expires_at_ms(&self) -> Option<u64> {
-        self.members.expires_at_ms
     }
 
     /// Goes on, without members, under another version: what is stored so far is left to be reclaimed, and returned to be copied from.

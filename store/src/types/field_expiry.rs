@@ -123,7 +123,7 @@ impl MembersChange<'_, '_> {
     }
 
     /// A field expires then.
-    fn set_expiry(&mut self, field: &[u8], at_ms: u64) -> Result<(), TypeError> {
+    pub(super) fn set_expiry(&mut self, field: &[u8], at_ms: u64) -> Result<(), TypeError> {
         self.clear_expiry(field)?;
         self.put(Subkeys::Score, &field_key(field), &at_ms.to_be_bytes());
         self.put(Subkeys::Score, &order_key(at_ms, field), &[]);

@@ -55,6 +55,12 @@ pub enum TypeError {
     /// A `HyperLogLog` whose registers cannot be read.
     #[error("INVALIDOBJ Corrupted HLL object detected")]
     DamagedHyperLogLog,
+    /// What RESTORE is given has another sum, or is of a newer version.
+    #[error("ERR DUMP payload version or checksum are wrong")]
+    WrongPayload,
+    /// What RESTORE is given says nothing that can be stored.
+    #[error("ERR Bad data format")]
+    DamagedPayload,
     /// Storage refused or failed.
     #[error("{}", .0.reply())]
     Storage(#[from] EngineError),

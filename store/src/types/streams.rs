@@ -8,6 +8,7 @@ mod delivery;
 mod groups;
 mod head;
 mod id;
+mod value;
 
 use std::ops::{Bound, ControlFlow};
 
@@ -16,6 +17,7 @@ pub use delivery::{Claim, Claimed, Delivered, NoGroup};
 pub use groups::{Consumer, Group, Pending};
 pub use head::Head;
 pub use id::EntryId;
+pub(super) use value::{GroupValue, StreamValue};
 
 use super::{
     collection::{Members, MembersChange},

@@ -1,7 +1,7 @@
 //! Keys whatever they hold.
 
-use super::{ALL, BOTH, FREES, Keys, NO_KEYS, ONE, READ, SLOW_FREES, SLOW_READ, SLOW_WRITE, WRITE};
-use crate::commands::{all_keys, databases, keys, scan, sort};
+use super::{ALL, BOTH, FREES, Keys, NO_KEYS, OBJECT, ONE, READ, SECOND, SLOW_FREES, SLOW_READ, SLOW_WRITE, WRITE};
+use crate::commands::{all_keys, databases, keys, scan, serialized, sort};
 
 /// The key, and that of STORE.
 const STORING: Keys = Keys::Storing;
@@ -31,4 +31,7 @@ commands! {
     "scan"        -2 SLOW_READ NO_KEYS "2.8.0" "O(COUNT) a call" LaterIn(scan::scan) "Iterates over the keys, with MATCH, COUNT, TYPE.";
     "sort"        -2 SLOW_WRITE STORING "1.0.0" "O(N log N) of the elements" Now(sort::sort) "Sorts a list, set or sorted set, with BY, LIMIT, GET, ASC, DESC, ALPHA, STORE.";
     "sort_ro"     -2 SLOW_READ ONE "7.0.0" "O(N log N) of the elements" Now(sort::sort_ro) "Sorts a list, set or sorted set, with BY, LIMIT, GET, ASC, DESC, ALPHA.";
+    "dump"         2 SLOW_READ ONE "2.6.0" "O(N) of the value" Now(serialized::dump) "The value in Redis' serialized form.";
+    "restore"     -4 SLOW_WRITE ONE "2.6.0" "O(N) of the value" Now(serialized::restore) "Makes a key from what DUMP answered, here or by a Redis server; REPLACE, ABSTTL.";
+    "object"      -2 OBJECT SECOND "2.2.3" "O(1), ENCODING O(N) of a small collection" Now(serialized::object) "ENCODING, REFCOUNT, IDLETIME, FREQ of a key.";
 }
