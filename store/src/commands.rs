@@ -59,4 +59,4 @@ pub use run::{Context, Later, LaterReply, Step, check_length, claim, prefetch, p
 pub use scripting::libraries::open as open_libraries;
 pub use serving::{Serving, serve};
 pub use session::{Plane, Replies, Session, Waited};
-pub use table::{Calls, CommandSpec, Flags, Handler, Keys, Positions, calls, find, table};
+pub use table::{Calls, CommandSpec, Flags, Handler, Keys, Positions, calls, find, rename, table};

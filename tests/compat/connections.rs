@@ -169,3 +169,24 @@ async fn replies_that_are_not_wanted_are_not_sent() -> anyhow::Result<()> {
     ensure!(answered[0] == answered[1], " redis: {:?}\nsluice: {:?}", answered[0], answered[1]);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renamed_commands_are_found_by_their_new_names_alone() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let settings = [("rename-command", "FLUSHALL \"\""), ("rename-command", "config a-name-that-nobody-guesses")];
+    let store = Setup::new(root.path().join("data"), &settings)?.start().await?;
+    let mut connection = Connection::open(&store.address()).await?;
+    for gone in [&["FLUSHALL"][..], &["CONFIG", "GET", "port"]] {
+        let refused = connection.ask(gone).await?;
+        ensure!(matches!(&refused, Answer::Error(text) if text.starts_with("ERR unknown command")), "{gone:?}: {refused:?}");
+    }
+    let port = connection.ask(&["A-Name-That-Nobody-Guesses", "GET", "port"]).await?;
+    ensure!(port.elements().len() == 2, "{port:?}");
+    for refused in ["nosuch x", "clusterx x", "get set"] {
+        let setup = Setup::new(root.path().join("refused"), &[("rename-command", refused)])?;
+        let ended = setup.command()?.output()?;
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        ensure!(!ended.status.success() && said.contains("rename-command"), "{refused}: {said}");
+    }
+    Ok(())
+}

@@ -366,15 +366,37 @@ pub fn calls() -> u64 {
     table().map(|spec| spec.calls.get()).sum()
 }
 
+/// Longest name of a command, renamed ones included.
+const NAME_LEN_MAX: usize = 64;
+
+static BY_NAME: OnceLock<HashMap<Vec<u8>, &'static CommandSpec>> = OnceLock::new();
+
 /// The command of that name, in any case.
 pub fn find(name: &[u8]) -> Option<&'static CommandSpec> {
-    static BY_NAME: OnceLock<HashMap<&'static [u8], &'static CommandSpec>> = OnceLock::new();
-    let by_name = BY_NAME.get_or_init(|| table().map(|spec| (spec.name.as_bytes(), spec)).collect());
-    let mut lower = [0u8; 24];
+    let by_name = BY_NAME.get_or_init(|| table().map(|spec| (spec.name.as_bytes().to_vec(), spec)).collect());
+    let mut lower = [0u8; NAME_LEN_MAX];
     let lower = lower.get_mut(..name.len())?;
     lower.copy_from_slice(name);
     lower.make_ascii_lowercase();
     by_name.get(&*lower).copied()
+}
+
+/// Gives commands other names, an empty one: none. Once, before anything was looked for; an error says what cannot be.
+pub fn rename(renames: &[(String, String)]) -> Result<(), String> {
+    let mut by_name: HashMap<Vec<u8>, &'static CommandSpec> = table().map(|spec| (spec.name.as_bytes().to_vec(), spec)).collect();
+    for (from, to) in renames {
+        let spec = by_name.remove(from.as_bytes()).ok_or_else(|| format!("rename-command: there is no command `{from}`"))?;
+        if spec.flags.has(Flags::ADMIN_PLANE) || spec.name == "flushmemtable" {
+            return Err(format!("rename-command: `{from}` is what operator and peers call it"));
+        }
+        if to.len() > NAME_LEN_MAX || by_name.contains_key(to.as_bytes()) {
+            return Err(format!("rename-command: `{to}` is too long, or the name of another command"));
+        }
+        if !to.is_empty() {
+            by_name.insert(to.as_bytes().to_vec(), spec);
+        }
+    }
+    BY_NAME.set(by_name).map_err(|_| "rename-command: commands were renamed before".into())
 }
 
 #[cfg(test)]

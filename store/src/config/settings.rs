@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     conflicts,
-    value::{Addresses, Bytes, DebugAllowed, OutputLimits, Value, WalRecovery},
+    value::{Addresses, Bytes, DebugAllowed, OutputLimits, Renames, Value, WalRecovery},
 };
 use crate::{
     clients::Notify,
@@ -120,6 +120,7 @@ settings! {
     #[live] slowlog_max_len: u32 = 128, "slowlog-max-len", "Commands kept for SLOWLOG.";
     #[live] latency_monitor_threshold: u64 = 0, "latency-monitor-threshold", "Milliseconds from which LATENCY remembers a command; 0: none.";
     #[live] latency_tracking: bool = false, "latency-tracking", "Keep histograms of how long each command takes, for LATENCY HISTOGRAM.";
+    rename_command: Renames = Renames::default(), "rename-command", "A command and what it is called instead, \"\" for not at all; once for each. Not those that operator and peers use.";
     enable_debug_command: DebugAllowed = DebugAllowed::No, "enable-debug-command", "Who may use DEBUG on the clients' port: no, local (loopback peers) or yes.";
     key_size_max: Bytes = Bytes(64 << 10), "key-size-max", "Longest key, in bytes.";
     proto_max_bulk_len: Bytes = Bytes(512 << 20), "proto-max-bulk-len", "Longest argument of a request, in bytes.";

@@ -149,6 +149,36 @@ impl Value for OutputLimits {
     }
 }
 
+/// Commands and what they are called instead; an empty name: they cannot be called at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Renames(pub Vec<(String, String)>);
+
+impl Value for Renames {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::default().changed(text)
+    }
+
+    /// A line more of the configuration file.
+    fn changed(&self, text: &str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        if !words.len().is_multiple_of(2) {
+            return Err("it has to be a command and its new name, \"\" for none".into());
+        }
+        let plain = |word: &str| word.trim_matches(['"', '\'']).to_ascii_lowercase();
+        let mut all = self.0.clone();
+        all.extend(words.chunks_exact(2).map(|pair| (plain(pair[0]), plain(pair[1]))));
+        Ok(Self(all))
+    }
+
+    fn render(&self) -> String {
+        if self.0.is_empty() {
+            return "\"\"".into();
+        }
+        let pairs: Vec<String> = self.0.iter().map(|(from, to)| format!("{from} \"{to}\"")).collect();
+        pairs.join(" ")
+    }
+}
+
 /// Addresses to listen on, as Redis writes them: a leading `-` means that the address may be missing on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses(pub Vec<String>);

@@ -14,6 +14,7 @@ use tokio::{
 use super::{admin, data::DataThreads, listen};
 use crate::{
     commands,
+    commands::rename,
     config::{Settings, WalRecovery, plan_memory},
     engine::{Engine, EngineOptions, Tuning},
     node::Node,
@@ -54,6 +55,9 @@ fn runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
 
 async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThreads>>) -> anyhow::Result<()> {
     let mut ends = Ends::new()?;
+    if !settings.rename_command.0.is_empty() {
+        rename(&settings.rename_command.0).map_err(anyhow::Error::msg)?;
+    }
     let listeners = {
         let _accept = accept.enter();
         listen::bind("port", &settings.bind.0, settings.port, settings.tcp_backlog)?
