@@ -124,6 +124,8 @@ impl Blocked {
         let ticket = ticket.unwrap_or(waiting.next_ticket);
         wait.keys.sort_unstable();
         wait.keys.dedup();
+        // Copies: slices would keep what was received with them for as long as the wait.
+        wait.keys.iter_mut().chain(&mut wait.request).for_each(|text| *text = Bytes::copy_from_slice(text));
         let waiter = Arc::new(Waiter { ticket, client, database, version, wait, ended: Mutex::new(Some(sender)) });
         if waiting.closed {
             drop(waiting);

@@ -280,3 +280,31 @@ async fn no_entry_is_missed_between_threads() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Scripts wait for nothing, and whoever waits hears of all of a script at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_never_wait_and_serve_who_does() -> anyhow::Result<()> {
+    let (_root, store) = started(&[("io-threads", "2")]).await?;
+    let (mut waits, mut control) = (Connection::open(&store.address()).await?, Connection::open(&store.address()).await?);
+    for (script, expected) in [
+        ("return redis.call('BLPOP', KEYS[1], 0)", Answer::Bulk(None)),
+        ("return redis.call('BLMOVE', KEYS[1], KEYS[1], 'LEFT', 'RIGHT', 0)", Answer::Bulk(None)),
+        ("return redis.call('BZPOPMIN', KEYS[1], 0)", Answer::Bulk(None)),
+    ] {
+        let answer = control.ask(&["EVAL", script, "1", "k"]).await?;
+        ensure!(answer == expected, "{script}: {answer:?}");
+    }
+    let refused = control.ask(&["EVAL", "return redis.call('XREAD', 'BLOCK', '0', 'STREAMS', KEYS[1], '0')", "1", "k"]).await?;
+    let text = "xread command is not allowed with BLOCK option from scripts";
+    ensure!(matches!(&refused, Answer::Error(error) if error.contains(text)), "{refused:?}");
+    waits.send(&[words("BLPOP k other 0")]).await?;
+    until_blocked(&mut control, 1).await?;
+    // What is gone when the script ends was never there for others.
+    control.ask(&["EVAL", "redis.call('RPUSH', KEYS[1], 'a'); return redis.call('DEL', KEYS[1])", "1", "k"]).await?;
+    until_blocked(&mut control, 1).await?;
+    control.ask(&["EVAL", "redis.call('RPUSH', KEYS[1], 'a'); return redis.call('LPUSH', KEYS[1], 'b')", "1", "k"]).await?;
+    let expected = ["k", "b"].map(|text| Answer::Bulk(Some(text.into()))).to_vec();
+    ensure!(waits.answer().await? == Answer::Array(expected));
+    ensure!(control.ask(&["LRANGE", "k", "0", "-1"]).await?.elements().len() == 1);
+    Ok(())
+}

@@ -340,7 +340,7 @@ fn refused(cx: &mut Context<'_, '_>, request: &Request, error: CommandError) -> 
 }
 
 /// Whether a command that only reads is asked to wait: XREAD BLOCK.
-fn asks_to_wait(request: &Request) -> bool {
+pub(super) fn asks_to_wait(request: &[Bytes]) -> bool {
     request[1..].iter().take_while(|word| !word.eq_ignore_ascii_case(b"streams")).any(|word| word.eq_ignore_ascii_case(b"block"))
 }
 

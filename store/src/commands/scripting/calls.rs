@@ -14,7 +14,7 @@ use crate::{
     commands::{
         Context,
         execute::execute_queued,
-        run::{keys, route},
+        run::{asks_to_wait, keys, route},
         table::{self, CommandSpec, Flags, Handler},
     },
     protocol::{ReplyWriter, Version},
@@ -93,6 +93,9 @@ impl<'c, 'n, 'r> Caller<'c, 'n, 'r> {
         let spec = table::find(&request[0]).ok_or("ERR Unknown Redis command called from script")?;
         if !spec.admits(request.len()) {
             return Err("ERR Wrong number of args calling Redis command from script".into());
+        }
+        if matches!(spec.name, "xread" | "xreadgroup") && asks_to_wait(request) {
+            return Err(format!("ERR {} command is not allowed with BLOCK option from scripts", spec.name));
         }
         if spec.flags.has(Flags::CONTAINER) {
             crate::commands::subcommands::check(spec, request).map_err(|error| error.to_string())?;
