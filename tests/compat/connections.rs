@@ -190,3 +190,42 @@ async fn renamed_commands_are_found_by_their_new_names_alone() -> anyhow::Result
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_executed_is_shown_and_what_takes_long_is_remembered() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let settings = [("enable-debug-command", "local"), ("slowlog-log-slower-than", "20000"), ("latency-tracking", "yes")];
+    let store = Setup::new(root.path().join("data"), &settings)?.start().await?;
+    let (mut monitor, mut client) = (Connection::open(&store.address()).await?, Connection::open(&store.address()).await?);
+    monitor.ask(&["MONITOR"]).await?;
+    let commands =
+        ["SET k a\"b", "AUTH default secret", "CONFIG GET port", "MULTI", "GET k", "EXEC", "DEBUG SLEEP 0.03", "GET end"];
+    client.ask_all(&commands.map(words)).await?;
+    let mut shown = Vec::new();
+    while shown.last().is_none_or(|line: &String| !line.contains("\"end\"")) {
+        let Answer::Simple(line) = monitor.answer().await? else { anyhow::bail!("no line") };
+        shown.push(line.split_once("] ").context("a line of MONITOR")?.1.to_owned());
+    }
+    let expected = [
+        r#""SET" "k" "a\"b""#,
+        r#""AUTH" "(redacted)" "(redacted)""#,
+        r#""MULTI""#,
+        r#""GET" "k""#,
+        r#""EXEC""#,
+        r#""GET" "end""#,
+    ];
+    ensure!(shown == expected, "{shown:#?}");
+    let entries = client.ask(&["SLOWLOG", "GET"]).await?;
+    let logged: Vec<String> = entries.elements().iter().map(|entry| format!("{:?}", entry.elements()[3])).collect();
+    let slept = entries.elements().iter().find(|entry| entry.elements()[3].elements()[0].text() == Some("DEBUG"));
+    ensure!(matches!(slept.map(|entry| &entry.elements()[2]), Some(Answer::Integer(30_000..))), "{logged:?}");
+    client.ask(&["SLOWLOG", "RESET"]).await?;
+    ensure!(client.ask(&["SLOWLOG", "LEN"]).await? == Answer::Integer(0));
+    let histogram = client.ask(&["LATENCY", "HISTOGRAM", "get", "nosuch"]).await?;
+    ensure!(histogram.elements().len() == 2 && histogram.elements()[1].elements()[1] == Answer::Integer(2), "{histogram:?}");
+    // A reset ends it.
+    monitor.ask(&["RESET"]).await?;
+    client.ask(&["PING"]).await?;
+    ensure!(monitor.ask(&["ECHO", "x"]).await?.text() == Some("x"));
+    Ok(())
+}
