@@ -33,6 +33,8 @@ pub struct Wait {
     pub keys: Vec<Bytes>,
     /// Whether it is to be executed as well when one of them is gone, or holds something else.
     pub when_gone: bool,
+    /// When the first of them expires, if `when_gone`.
+    pub expires: Option<Instant>,
     /// Until then; `None`: without end.
     pub deadline: Option<Instant>,
     /// What is executed then: the request, with what it said of now in the words that will still mean the same.

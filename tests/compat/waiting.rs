@@ -238,6 +238,19 @@ async fn consumers_that_wait_are_served_in_turn_and_told_when_their_group_is_gon
         let answer = one.answer().await?;
         ensure!(answer == Answer::Error(text.into()), "{command}: {answer:?}");
     }
+    // As does its end, whether that was known before the wait or not.
+    for early in [true, false] {
+        control.ask(&["DEL", "s"]).await?;
+        control.ask(&words_of("XGROUP CREATE s g $ MKSTREAM")).await?;
+        if early {
+            control.ask(&words_of("PEXPIRE s 300")).await?;
+        }
+        one.send(&[words("XREADGROUP GROUP g a BLOCK 0 STREAMS s >")]).await?;
+        until_blocked(&mut control, 1).await?;
+        control.ask(&words_of("PEXPIRE s 20")).await?;
+        let answer = one.answer().await?;
+        ensure!(answer == Answer::Error(gone.into()), "expired, {early}: {answer:?}");
+    }
     // Its own history is there at once.
     control.ask(&["DEL", "s"]).await?;
     control.ask(&words_of("XGROUP CREATE s g $ MKSTREAM")).await?;

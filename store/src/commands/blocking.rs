@@ -146,6 +146,7 @@ pub(super) fn blmpop(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 fn wait(cx: &mut Context<'_, '_>, request: &Request, keys: &[Bytes], deadline: Option<Instant>, nothing: Nothing) {
-    let wait = || Wait { kind: Kind::List, keys: keys.to_vec(), when_gone: false, deadline, request: request.clone() };
+    let wait =
+        || Wait { kind: Kind::List, keys: keys.to_vec(), when_gone: false, expires: None, deadline, request: request.clone() };
     cx.wait_or(nothing, wait);
 }

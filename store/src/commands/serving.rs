@@ -92,6 +92,14 @@ impl Serving<'_> {
         let changed = self.writer.borrow().gathered() != gathered || self.writer.borrow().take_observed();
         self.writer.borrow().observed_again(observed);
         match step {
+            // It has to know when its keys expire.
+            Step::Blocked(wait) if wait.expires.is_some() || waiter.wait.expires.is_some() => {
+                self.writer.borrow_mut().truncate(gathered);
+                if self.node.blocked.take(waiter) {
+                    waiter.wake(Woken::Retry);
+                }
+                Attempt::Over
+            }
             Step::Blocked(_) => Attempt::Nothing,
             Step::Done => {
                 let woken = Woken::Served { reply: out, changed, end: self.end.clone() };

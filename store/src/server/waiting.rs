@@ -23,6 +23,8 @@ enum Event {
     Woken(Woken),
     /// Its time is over.
     TimedOut,
+    /// One of its keys has expired.
+    Expired,
     /// CLIENT UNBLOCK.
     Unblocked(Unblock),
     /// Slots of the node have changed.
@@ -103,7 +105,7 @@ impl Connection {
             }
             let event = {
                 let client = &self.session.client;
-                let deadline = registered.waiter().wait.deadline;
+                let (deadline, expires) = (registered.waiter().wait.deadline, registered.waiter().wait.expires);
                 let cluster = self.node.cluster.enabled();
                 let (stream, buffer) = (&mut self.stream, &mut self.reader.buffer);
                 if ahead {
@@ -114,6 +116,7 @@ impl Connection {
                     woken = registered.woken() => Event::Woken(woken),
                     how = poll_fn(|_| client.unblocked().map_or(Poll::Pending, Poll::Ready)) => Event::Unblocked(how),
                     () = until(deadline) => Event::TimedOut,
+                    () = until(expires) => Event::Expired,
                     Ok(()) = changes.changed(), if cluster => Event::Slots,
                     read = stream.read_buf(buffer), if ahead => Event::Read(read),
                 }
@@ -127,6 +130,7 @@ impl Connection {
                     ahead = self.reader.buffer.len() < AHEAD_MAX;
                     continue;
                 }
+                Event::Expired => Answer::Served(Woken::Retry),
                 Event::Woken(woken) => return Ok(Answer::Served(woken)),
                 Event::TimedOut | Event::Unblocked(Unblock::Timeout) => Answer::TimedOut,
                 Event::Unblocked(Unblock::Error) => Answer::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK".to_owned()),

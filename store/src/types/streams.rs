@@ -242,8 +242,14 @@ impl<'e> Stream<'e> {
         self.members.get(Subkeys::Stream, &id.encode(), |value| with(value.map(Fields)))
     }
 
-    /// The last entry's id; `None`: there is no entry. One seek.
+    /// The last entry's id; `None`: there is no entry. One point read, and a seek where the last one that was added is gone.
     pub fn last_entry(&self) -> Result<Option<EntryId>, TypeError> {
+        if self.head.size == 0 {
+            return Ok(None);
+        }
+        if self.entry(self.head.last, |fields| fields.is_some())? {
+            return Ok(Some(self.head.last));
+        }
         let mut found = None;
         self.range(EntryId::MIN, EntryId::MAX, true, |id, _| {
             found = Some(id);
@@ -308,6 +314,10 @@ impl<'e> Stream<'e> {
         from: EntryId,
         mut each: impl FnMut(EntryId, Pending) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
+        // Not over all that was acknowledged and is still to be compacted away.
+        if group.pending == 0 {
+            return Ok(());
+        }
         let mut damage = false;
         self.under(&pending_of(group.number), &groups::pending_key(group.number, from), |id, value| {
             match (EntryId::decode(id), Pending::decode(value)) {
@@ -323,6 +333,9 @@ impl<'e> Stream<'e> {
 
     /// The id of the last pending entry of a group. One seek.
     pub fn last_pending(&self, group: &Group) -> Result<Option<EntryId>, TypeError> {
+        if group.pending == 0 {
+            return Ok(None);
+        }
         let (prefix, mut found) = (pending_of(group.number), None);
         let end = behind(&prefix);
         let span = Span { from: Bound::Included(&prefix), to: Bound::Excluded(&end), reverse: true };
@@ -335,6 +348,9 @@ impl<'e> Stream<'e> {
 
     /// Ids of the entries that are pending at a consumer, from an id on, at most `count` of them.
     pub fn pending_at(&self, group: &Group, consumer: &Consumer, from: EntryId, count: usize) -> Result<Vec<EntryId>, TypeError> {
+        if consumer.pending == 0 {
+            return Ok(Vec::new());
+        }
         let (prefix, mut ids) = (owned_by(group.number, Some(consumer.number)), Vec::new());
         self.under(&prefix, &groups::owned_key(group.number, consumer.number, from), |id, _| {
             if ids.len() >= count {

@@ -57,6 +57,7 @@ fn wait(cx: &mut Context<'_, '_>, request: &Request, keys: &[Bytes], deadline: O
         kind: Kind::SortedSet,
         keys: keys.to_vec(),
         when_gone: false,
+        expires: None,
         deadline,
         request: request.clone(),
     });

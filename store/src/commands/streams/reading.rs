@@ -1,5 +1,7 @@
 //! XREAD and XREADGROUP.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -79,9 +81,19 @@ impl<'q> Reading<'q> {
     }
 
     /// Waits for the keys, with those ids in the place of what they were, or answers that there is nothing.
-    fn wait(&self, cx: &mut Context<'_, '_>, request: &Request, ids: Option<&[EntryId]>) {
+    fn wait(&self, cx: &mut Context<'_, '_>, request: &Request, ids: Option<&[EntryId]>) -> Outcome {
         if !self.waits {
-            return cx.reply.null_array();
+            cx.reply.null_array();
+            return Ok(());
+        }
+        let mut expires = None;
+        if self.group.is_some() {
+            for key in self.keys {
+                let at_ms = cx.keyspace().expires_at_ms(key)?.flatten();
+                let left = at_ms.map(|at| Duration::from_millis(at.saturating_sub(cx.now_ms) + 1));
+                let at = left.and_then(|left| Instant::now().checked_add(left));
+                expires = expires.into_iter().chain(at).min();
+            }
         }
         let (keys, when_gone, deadline) = (self.keys.to_vec(), self.group.is_some(), self.deadline);
         cx.wait_or(Nothing::Array, || {
@@ -89,8 +101,9 @@ impl<'q> Reading<'q> {
             for (word, id) in request[self.ids_at..].iter_mut().zip(ids.into_iter().flatten()) {
                 *word = Bytes::from(id.to_string());
             }
-            Wait { kind: Kind::Stream, keys, when_gone, deadline, request }
+            Wait { kind: Kind::Stream, keys, when_gone, expires, deadline, request }
         });
+        Ok(())
     }
 }
 
@@ -125,8 +138,7 @@ pub(in crate::commands) fn xread(cx: &mut Context<'_, '_>, request: &Request) ->
         }
     }
     if found.is_empty() {
-        reading.wait(cx, request, Some(&ids));
-        return Ok(());
+        return reading.wait(cx, request, Some(&ids));
     }
     by_stream_header(cx.reply, found.len());
     for (key, stream, from) in found {
@@ -221,8 +233,7 @@ pub(in crate::commands) fn xreadgroup(cx: &mut Context<'_, '_>, request: &Reques
         answered += 1;
     }
     if answered == 0 {
-        reading.wait(cx, request, None);
-        return Ok(());
+        return reading.wait(cx, request, None);
     }
     cx.reply.insert_header(begin, |reply| by_stream_header(reply, answered));
     Ok(())
