@@ -250,11 +250,21 @@ impl Writer {
 
 impl Engine {
     /// How many entries an index has in a span, what the writer has gathered included. `None` when there is no table: with `make`, one is made
-    /// if that is possible now, which costs a step an entry. With one it costs a step for each entry of a block.
-    pub fn count_ranked(&self, writer: &Writer, space: Subspace, span: Span<'_>, make: bool) -> Result<Option<u64>, EngineError> {
+    /// if that is possible now, which costs a step an entry. Nothing is below `floor`: marks of what was deleted there are not passed. With one it costs a step for each entry of a block.
+    pub fn count_ranked(
+        &self,
+        writer: &Writer,
+        space: Subspace,
+        span: Span<'_>,
+        floor: &[u8],
+        make: bool,
+    ) -> Result<Option<u64>, EngineError> {
         let (prefix, end) = self.subkey_range(space);
         let Some((from, to)) = span.stored(&prefix, &end) else { return Ok(Some(0)) };
-        let Some(table) = self.rank_table(&prefix, make)? else { return Ok(None) };
+        let gathered = writer.gathered_entries(prefix);
+        // What the writer has taken away is still stored.
+        let floor = if gathered.is_empty() { floor } else { &[] };
+        let Some(table) = self.rank_table(&prefix, floor, make)? else { return Ok(None) };
         let (from, to) = (&from[prefix.len()..], (to != end).then(|| &to[prefix.len()..]));
         for _ in 0..TRIES {
             let ends = table.look(|blocks| {
@@ -266,21 +276,21 @@ impl Engine {
             });
             let Some(((low, high, total, oversized), moment)) = ends else { break };
             if let Some((from, to)) = oversized {
-                self.take_apart(&prefix, &from, to.as_deref(), &moment)?;
+                self.take_apart(&prefix, &from, to.as_deref(), floor, &moment)?;
                 continue;
             }
-            let Some(below) = self.count_stored(&prefix, &low.0, from, &moment)? else { continue };
+            let Some(below) = self.count_stored(&prefix, floor.max(&low.0), from, &moment)? else { continue };
             let up_to = match (&high, to) {
-                (Some(high), Some(to)) => match self.count_stored(&prefix, &high.0, to, &moment)? {
+                (Some(high), Some(to)) => match self.count_stored(&prefix, floor.max(&high.0), to, &moment)? {
                     Some(count) => high.1 + count,
                     None => continue,
                 },
                 _ => total,
             };
             let mut count = (up_to.saturating_sub(low.1 + below)).cast_signed();
-            for (key, put) in writer.gathered_entries(prefix) {
-                if key >= from && to.is_none_or(|to| key < to) {
-                    count += if put { 1 } else { -1 };
+            for (key, put) in &gathered {
+                if *key >= from && to.is_none_or(|to| *key < to) {
+                    count += if *put { 1 } else { -1 };
                 }
             }
             return Ok(Some(u64::try_from(count).unwrap_or(0)));
@@ -290,10 +300,18 @@ impl Engine {
 
     /// Where the entry of that rank is, from the beginning, what the writer has gathered included; `None` as for
     /// [`Engine::count_ranked`], and when there is no such entry.
-    pub fn spot_ranked(&self, writer: &Writer, space: Subspace, rank: u64, make: bool) -> Result<Option<Spot>, EngineError> {
+    pub fn spot_ranked(
+        &self,
+        writer: &Writer,
+        space: Subspace,
+        rank: u64,
+        floor: &[u8],
+        make: bool,
+    ) -> Result<Option<Spot>, EngineError> {
         let (prefix, _) = self.subkey_range(space);
-        let Some(table) = self.rank_table(&prefix, make)? else { return Ok(None) };
         let gathered = writer.gathered_entries(prefix);
+        let floor = if gathered.is_empty() { floor } else { &[] };
+        let Some(table) = self.rank_table(&prefix, floor, make)? else { return Ok(None) };
         for _ in 0..TRIES {
             let looked = table.look(|blocks| {
                 let mut counts: Vec<i64> = blocks.counts.iter().map(|count| i64::from(*count)).collect();
@@ -309,7 +327,7 @@ impl Engine {
             });
             let Some((Some((from, to, before, count, total, oversized)), moment)) = looked else { break };
             if oversized {
-                self.take_apart(&prefix, &from, to.as_deref(), &moment)?;
+                self.take_apart(&prefix, &from, to.as_deref(), floor, &moment)?;
                 continue;
             }
             let [before, count, total] = [before, count, total].map(i64::unsigned_abs);
@@ -318,22 +336,22 @@ impl Engine {
         Ok(None)
     }
 
-    fn rank_table(&self, prefix: &Prefix, make: bool) -> Result<Option<Arc<Table>>, EngineError> {
+    fn rank_table(&self, prefix: &Prefix, floor: &[u8], make: bool) -> Result<Option<Arc<Table>>, EngineError> {
         match self.ranks().table(prefix) {
             Some(table) => Ok(Some(table)),
-            None if make => self.make_rank_table(prefix),
+            None if make => self.make_rank_table(prefix, floor),
             None => Ok(None),
         }
     }
 
-    fn make_rank_table(&self, prefix: &Prefix) -> Result<Option<Arc<Table>>, EngineError> {
+    fn make_rank_table(&self, prefix: &Prefix, floor: &[u8]) -> Result<Option<Arc<Table>>, EngineError> {
         let Some(table) = self.ranks().register(prefix) else { return Ok(None) };
         let moment = {
             let mut state = lock(&table.state);
             state.noted.clear();
             Moment(table.clone(), table.ended.load(Ordering::SeqCst))
         };
-        let made = self.blocks_between(prefix, &[], None, &moment);
+        let made = self.blocks_between(prefix, floor, None, &moment);
         let mut state = lock(&table.state);
         match made {
             Ok(Some(mut blocks)) if !state.lost && !blocks.counts.is_empty() => {
@@ -353,8 +371,15 @@ impl Engine {
     }
 
     /// Makes blocks of the usual size of one that has become too large, unless somebody commits meanwhile.
-    fn take_apart(&self, prefix: &Prefix, from: &[u8], to: Option<&[u8]>, moment: &Moment) -> Result<(), EngineError> {
-        let Some(others) = self.blocks_between(prefix, from, to, moment)? else { return Ok(()) };
+    fn take_apart(
+        &self,
+        prefix: &Prefix,
+        from: &[u8],
+        to: Option<&[u8]>,
+        floor: &[u8],
+        moment: &Moment,
+    ) -> Result<(), EngineError> {
+        let Some(others) = self.blocks_between(prefix, floor.max(from), to, moment)? else { return Ok(()) };
         let table = &moment.0;
         let mut state = lock(&table.state);
         if moment.is_now()

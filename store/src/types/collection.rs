@@ -137,16 +137,16 @@ impl<'e> Members<'e> {
 }
 
 impl Members<'_> {
-    /// How many entries of the index are in a span, by the table of ranks; see `engine/ranks.rs`.
-    pub(super) fn count_ranked(&self, span: Span<'_>, make: bool) -> Result<Option<u64>, TypeError> {
+    /// How many entries of the index are in a span, none of them below `floor`, by the table of ranks; see `engine/ranks.rs`.
+    pub(super) fn count_ranked(&self, span: Span<'_>, floor: &[u8], make: bool) -> Result<Option<u64>, TypeError> {
         let space = self.space(Subkeys::Score);
-        Ok(self.keys.engine().count_ranked(&self.keys.writer().borrow(), space, span, make)?)
+        Ok(self.keys.engine().count_ranked(&self.keys.writer().borrow(), space, span, floor, make)?)
     }
 
-    /// Where the entry of a rank is in the index, by the table of ranks; see `engine/ranks.rs`.
-    pub(super) fn spot_ranked(&self, rank: u64, make: bool) -> Result<Option<Spot>, TypeError> {
+    /// Where the entry of a rank is in the index, in which nothing is below `floor`, by the table of ranks; see `engine/ranks.rs`.
+    pub(super) fn spot_ranked(&self, rank: u64, floor: &[u8], make: bool) -> Result<Option<Spot>, TypeError> {
         let space = self.space(Subkeys::Score);
-        Ok(self.keys.engine().spot_ranked(&self.keys.writer().borrow(), space, rank, make)?)
+        Ok(self.keys.engine().spot_ranked(&self.keys.writer().borrow(), space, rank, floor, make)?)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod algebra;
 mod change;
+mod edges;
 mod ranges;
 mod reads;
 mod score;

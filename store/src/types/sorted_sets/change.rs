@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::{
+    edges::Edges,
     reads::{Selection, SortedSet},
     score::{decode, encode, index_key, sortable},
 };
@@ -95,7 +96,7 @@ impl Keyspace<'_> {
             }
             done.score = Some(wanted);
         }
-        change.0.finish();
+        change.finish();
         Ok(done)
     }
 
@@ -125,12 +126,23 @@ impl Keyspace<'_> {
             return Ok(Removed { count, emptied: true });
         }
         let mut change = SortedSetChange::begin(*self, key)?;
-        let mut count = 0;
+        let (mut count, mut first, mut last) = (0, Vec::new(), Vec::new());
         set.each(selection, false, None, |member, score| {
             change.remove(member, score);
+            if count == 0 {
+                first = index_key(score, member);
+            }
+            last = index_key(score, member);
             count += 1;
             ControlFlow::Continue(())
         })?;
+        let (from_first, to_last) = selection.reaches();
+        if count > 0 && from_first {
+            change.1.gone_up_to(&last);
+        }
+        if count > 0 && to_last {
+            change.1.gone_from(&first);
+        }
         Ok(change.removed(count))
     }
 
@@ -147,6 +159,10 @@ impl Keyspace<'_> {
         }
         let mut change = SortedSetChange::begin(*self, key)?;
         members.iter().for_each(|(member, score)| change.remove(member, *score));
+        if let Some((member, score)) = members.last() {
+            let last = index_key(*score, member);
+            if end == Extreme::Min { change.1.gone_up_to(&last) } else { change.1.gone_from(&last) }
+        }
         let emptied = change.removed(members.len() as u64).emptied;
         Ok(Popped { members, emptied })
     }
@@ -154,13 +170,13 @@ impl Keyspace<'_> {
     /// Puts those members into a key, whatever it held; returns how many there are. Without any the key is gone. Of a member that
     /// comes twice the last score counts.
     pub fn sorted_set_store(&self, key: &[u8], members: impl IntoIterator<Item = (Vec<u8>, f64)>) -> Result<u64, TypeError> {
-        let mut change = SortedSetChange(self.replace_collection(key, Kind::SortedSet)?);
+        let mut change = SortedSetChange(self.replace_collection(key, Kind::SortedSet)?, Edges::default());
         for (member, score) in members {
             let current = change.current(&member, None)?;
             change.put(&member, current, score);
         }
         let size = change.0.members().size();
-        change.0.finish();
+        change.finish();
         Ok(size)
     }
 
@@ -173,23 +189,25 @@ impl Keyspace<'_> {
         limit: Option<(i64, i64)>,
         to: &[u8],
     ) -> Result<u64, TypeError> {
-        let mut change = SortedSetChange(self.replace_collection(to, Kind::SortedSet)?);
+        let mut change = SortedSetChange(self.replace_collection(to, Kind::SortedSet)?, Edges::default());
         from.each(selection, reverse, limit, |member, score| {
             change.put(member, None, score);
             ControlFlow::Continue(())
         })?;
         let size = change.0.members().size();
-        change.0.finish();
+        change.finish();
         Ok(size)
     }
 }
 
 /// A sorted set that is being changed: member and index are written together.
-struct SortedSetChange<'e, 'k>(MembersChange<'e, 'k>);
+struct SortedSetChange<'e, 'k>(MembersChange<'e, 'k>, Edges);
 
 impl<'e, 'k> SortedSetChange<'e, 'k> {
     fn begin(keys: Keyspace<'e>, key: &'k [u8]) -> Result<Self, TypeError> {
-        Ok(Self(MembersChange::begin(keys, key, Kind::SortedSet)?))
+        let change = MembersChange::begin(keys, key, Kind::SortedSet)?;
+        let edges = Edges::decode(change.members().extra());
+        Ok(Self(change, edges))
     }
 
     /// The scores of those members before any of them is changed.
@@ -227,7 +245,9 @@ impl<'e, 'k> SortedSetChange<'e, 'k> {
             None => self.0.grow(1),
         }
         self.0.put(Subkeys::Data, member, &encode(score));
-        self.0.put(Subkeys::Score, &index_key(score, member), b"");
+        let key = index_key(score, member);
+        self.0.put(Subkeys::Score, &key, b"");
+        self.1.include(&key);
     }
 
     fn remove(&mut self, member: &[u8], score: f64) {
@@ -236,9 +256,14 @@ impl<'e, 'k> SortedSetChange<'e, 'k> {
         self.0.shrink(1);
     }
 
+    fn finish(mut self) {
+        self.0.set_extra(self.1.encode());
+        self.0.finish();
+    }
+
     fn removed(self, count: u64) -> Removed {
         let emptied = count > 0 && self.0.members().size() == 0;
-        self.0.finish();
+        self.finish();
         Removed { count, emptied }
     }
 }

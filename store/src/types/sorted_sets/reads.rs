@@ -3,6 +3,7 @@
 use std::ops::{Bound, ControlFlow};
 
 use super::{
+    edges::Edges,
     ranges::{Bounds, LexRange, ScoreRange},
     score::{decode, index_key, split_entry},
 };
@@ -23,7 +24,7 @@ const WALKED_MAX: u64 = 1024;
 const SPOT_TRIES: usize = 4;
 
 /// A sorted set that is there.
-pub struct SortedSet<'e>(pub(in crate::types) Members<'e>);
+pub struct SortedSet<'e>(Members<'e>, Edges);
 
 /// Which members of a sorted set.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,20 @@ pub enum Selection {
     Score(ScoreRange),
     /// By the members' own order, where all have the same score; otherwise those in the range, sorted by score.
     Lex(LexRange),
+}
+
+impl Selection {
+    /// Whether it surely begins with the first member there is, and whether it ends with the last.
+    pub(super) fn reaches(&self) -> (bool, bool) {
+        match self {
+            Self::Rank(start, stop) => (*start == 0, *stop == -1),
+            Self::Score(range) => (
+                matches!(range.min, Bound::Unbounded | Bound::Included(f64::NEG_INFINITY)),
+                matches!(range.max, Bound::Unbounded | Bound::Included(f64::INFINITY)),
+            ),
+            Self::Lex(_) => (false, false),
+        }
+    }
 }
 
 /// What a selection comes down to.
@@ -48,7 +63,11 @@ enum Window {
 impl<'e> Keyspace<'e> {
     /// The sorted set of that key; `None` when there is no such key. At most one point read.
     pub fn sorted_set(&self, key: &[u8]) -> Result<Option<SortedSet<'e>>, TypeError> {
-        Ok(self.members(key, Kind::SortedSet)?.map(SortedSet))
+        let of = |members: Members<'e>| {
+            let edges = Edges::decode(members.extra());
+            SortedSet(members, edges)
+        };
+        Ok(self.members(key, Kind::SortedSet)?.map(of))
     }
 }
 
@@ -116,15 +135,16 @@ impl SortedSet<'_> {
 
     /// How many members are in a span of the index. A few are gone over; of more, a table of ranks is asked.
     fn count_span(&self, span: Span<'_>) -> Result<u64, TypeError> {
+        let span = self.1.clip(span);
         let is_large = self.size() > WALKED_MAX;
-        if is_large && let Some(count) = self.0.count_ranked(span, false)? {
+        if is_large && let Some(count) = self.0.count_ranked(span, self.1.low(), false)? {
             return Ok(count);
         }
         let (count, ended) = self.walk_span(span, if is_large { WALKED_MAX } else { u64::MAX })?;
         if ended {
             return Ok(count);
         }
-        match self.0.count_ranked(span, true)? {
+        match self.0.count_ranked(span, self.1.low(), true)? {
             Some(count) => Ok(count),
             None => Ok(self.walk_span(span, u64::MAX)?.0),
         }
@@ -233,7 +253,7 @@ impl SortedSet<'_> {
     ) -> Result<bool, TypeError> {
         let rank = if reverse { self.size() - 1 - from } else { from };
         for _ in 0..SPOT_TRIES {
-            let spot = self.0.spot_ranked(rank, true)?.filter(|spot| spot.total == self.size());
+            let spot = self.0.spot_ranked(rank, self.1.low(), true)?.filter(|spot| spot.total == self.size());
             let Some(spot) = spot else { return Ok(false) };
             let to = spot.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             let (span, mut skip) = if reverse {
@@ -269,7 +289,7 @@ impl SortedSet<'_> {
         mut each: impl FnMut(&[u8], f64) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
         let mut outcome = Ok(());
-        self.0.each(Subkeys::Score, span, |key, _| match split_entry(key) {
+        self.0.each(Subkeys::Score, self.1.clip(span), |key, _| match split_entry(key) {
             Ok((score, member)) => each(member, score),
             Err(error) => {
                 outcome = Err(error);
