@@ -33,6 +33,10 @@ lint: setup ## Formatting, clippy, generated files, the chart, scripts; changes 
 unit: setup ## Unit and integration tests, those that need no Kubernetes
 	scripts/test unit
 
+.PHONY: compat
+compat: setup ## What a client of Redis finds here, by family: commands served, commands compared with redis-server, differences
+	$(ENV) cargo build --quiet --locked -p sluice-store && scripts/compat
+
 .PHONY: compat-suite
 compat-suite: setup ## Redis' own test suite against redis-server and a store (SUITE_ARGS="unit/multi --cluster")
 	$(ENV) cargo build --quiet --locked -p sluice-store && scripts/compat-suite $(SUITE_ARGS)

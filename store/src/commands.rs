@@ -3,6 +3,7 @@
 mod all_keys;
 mod bits;
 mod blocking;
+mod catalogue;
 mod client;
 mod client_filter;
 mod clients;
@@ -53,6 +54,7 @@ pub mod transactions;
 use crate::glob;
 
 pub use crate::clients::Class;
+pub use catalogue::{MISSING, document};
 pub use error::CommandError;
 pub use execute::{begin_later, note_time, run_piece};
 pub use run::{Context, Later, LaterReply, Step, check_length, claim, prefetch, pushes, run};

@@ -3,6 +3,7 @@
 use std::{io::IsTerminal as _, process::ExitCode};
 
 use sluice_store::{
+    commands,
     config::{self, Invocation, Settings},
     server,
 };
@@ -19,6 +20,7 @@ usage: sluice-store [FILE] [-c FILE] [--key value ...]
   FILE, -c FILE   configuration file: `key value` lines
   --key value     one setting; wins over environment (SLUICE_KEY_NAME) and file
   --settings      prints every setting with its default and meaning
+  --commands      prints every command with its cost, as docs/commands.md has it
   --version       prints the version
   --help          prints this
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Help) => return print(USAGE),
         Ok(Invocation::Version) => return print(concat!("sluice-store ", env!("CARGO_PKG_VERSION"))),
         Ok(Invocation::ListSettings) => return print(&list()),
+        Ok(Invocation::ListCommands) => return print(commands::document().trim_end()),
         Err(error) => return fail(&error.into()),
     };
     log(&settings);

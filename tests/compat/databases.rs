@@ -8,6 +8,7 @@ use crate::family::{self, Family, Words, key, on_key, tail, value, words};
 struct Databases;
 
 impl Family for Databases {
+    const GROUPS: &'static [&'static str] = &["generic", "server"];
     const KEYS: &'static [&'static str] = &["a", "b", "{a}c", "d", ""];
 
     fn command() -> BoxedStrategy<Words> {

@@ -27,6 +27,12 @@ pub(crate) type Words = Vec<String>;
 
 /// See the module's text.
 pub(crate) trait Family: 'static {
+    /// Groups of commands it is about, as COMMAND DOCS names them.
+    const GROUPS: &'static [&'static str];
+
+    /// What differs from the server compared with on purpose, and why.
+    const ON_PURPOSE: &'static [&'static str] = &[];
+
     /// The keys its commands are about.
     const KEYS: &'static [&'static str];
 
@@ -254,7 +260,10 @@ pub(crate) async fn answers_as_redis_does<F: Family>(cases: usize) -> anyhow::Re
             }
         }
     }
-    println!("{done} commands in {pipelines} pipelines, no difference");
+    println!("compat {}: {done} commands compared, in {pipelines} pipelines", F::GROUPS.join(", "));
+    for difference in F::ON_PURPOSE {
+        println!("compat {}: on purpose: {difference}", F::GROUPS[0]);
+    }
     Ok(())
 }
 

@@ -87,6 +87,7 @@ fn options() -> impl Strategy<Value = Words> {
 }
 
 impl Family for Geo {
+    const GROUPS: &'static [&'static str] = &["geo"];
     const KEYS: &'static [&'static str] = &["g1", "g2", "{x}g3", "zset"];
 
     fn command() -> BoxedStrategy<Words> {

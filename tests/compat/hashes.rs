@@ -30,6 +30,8 @@ fn fields() -> impl Strategy<Value = Words> {
 }
 
 impl Family for Hashes {
+    const GROUPS: &'static [&'static str] = &["hash"];
+    const ON_PURPOSE: &'static [&'static str] = &["which fields expire is compared with a model: 7.0 has no such fields"];
     const KEYS: &'static [&'static str] = &["h1", "h2", "{x}h3", "s", ""];
 
     fn command() -> BoxedStrategy<Words> {

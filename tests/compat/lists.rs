@@ -62,6 +62,7 @@ fn many_pop() -> impl Strategy<Value = Words> {
 }
 
 impl Family for Lists {
+    const GROUPS: &'static [&'static str] = &["list"];
     const KEYS: &'static [&'static str] = &["l1", "l2", "{x}l3", "s", ""];
 
     fn command() -> BoxedStrategy<Words> {

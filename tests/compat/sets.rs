@@ -36,6 +36,7 @@ fn of(name: &'static str, rest: impl Strategy<Value = Words>) -> impl Strategy<V
 }
 
 impl Family for Sets {
+    const GROUPS: &'static [&'static str] = &["set"];
     const KEYS: &'static [&'static str] = &["s1", "s2", "{x}s3", "s4", "string", ""];
 
     fn command() -> BoxedStrategy<Words> {

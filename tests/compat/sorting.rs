@@ -51,6 +51,8 @@ fn options() -> impl Strategy<Value = Words> {
 }
 
 impl Family for Sorting {
+    const GROUPS: &'static [&'static str] = &["generic"];
+    const ON_PURPOSE: &'static [&'static str] = &["in a cluster SORT takes patterns inside the key's slot, as 7.4"];
     const KEYS: &'static [&'static str] = &["numbers", "l1", "set", "zset", "sorted"];
 
     fn command() -> BoxedStrategy<Words> {

@@ -131,6 +131,9 @@ fn is_idle_consumer(answer: &Answer) -> bool {
 }
 
 impl Family for Streams {
+    const GROUPS: &'static [&'static str] = &["stream"];
+    const ON_PURPOSE: &'static [&'static str] =
+        &["counters of groups and answers to keys that go while somebody waits are those of 7.2 and later"];
     const KEYS: &'static [&'static str] = &["x1", "x2", "{x}3", "s", ""];
 
     fn command() -> BoxedStrategy<Words> {

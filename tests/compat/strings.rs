@@ -65,6 +65,8 @@ fn offset() -> impl Strategy<Value = String> {
 }
 
 impl Family for Strings {
+    const GROUPS: &'static [&'static str] = &["string", "bitmap"];
+    const ON_PURPOSE: &'static [&'static str] = &["BITCOUNT and BITPOS look at their range before the key, as 7.2"];
     const KEYS: &'static [&'static str] = &["s1", "s2", "{s}3", "s4", ""];
 
     fn command() -> BoxedStrategy<Words> {
@@ -124,6 +126,9 @@ impl Family for Strings {
 struct Counted;
 
 impl Family for Counted {
+    const GROUPS: &'static [&'static str] = &["hyperloglog"];
+    const ON_PURPOSE: &'static [&'static str] =
+        &["the runs a HyperLogLog is stored as are not those of Redis, the registers are"];
     const KEYS: &'static [&'static str] = &["h1", "h2", "{h1}", "h4"];
 
     fn command() -> BoxedStrategy<Words> {

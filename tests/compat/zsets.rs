@@ -133,6 +133,8 @@ fn lexical() -> BoxedStrategy<Words> {
 }
 
 impl Family for SortedSets {
+    const GROUPS: &'static [&'static str] = &["sorted-set"];
+    const ON_PURPOSE: &'static [&'static str] = &["scores are written with the fewest digits, as 7.4"];
     const KEYS: &'static [&'static str] = &["z1", "z2", "{x}z3", "z4", "set", ""];
 
     fn command() -> BoxedStrategy<Words> {

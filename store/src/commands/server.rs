@@ -50,6 +50,15 @@ pub(super) fn command(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     listing::command(cx.reply, request)
 }
 
+/// What a node is to those that ask a Sentinel or a proxy: a master, without replicas.
+pub(super) fn role(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
+    cx.reply.array(3);
+    cx.reply.bulk(b"master");
+    cx.reply.integer(0);
+    cx.reply.array(0);
+    Ok(())
+}
+
 pub(super) fn time(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
     let now = system_ms();
     cx.reply.array(2);

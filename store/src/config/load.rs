@@ -81,6 +81,8 @@ pub enum Invocation {
     Version,
     /// Print every setting with its meaning.
     ListSettings,
+    /// Print every command.
+    ListCommands,
 }
 
 /// Reads `[FILE] [-c FILE] [--key value …]` and the environment.
@@ -96,6 +98,7 @@ pub fn load(
             "-h" | "--help" => return Ok(Invocation::Help),
             "-v" | "--version" => return Ok(Invocation::Version),
             "--settings" => return Ok(Invocation::ListSettings),
+            "--commands" => return Ok(Invocation::ListCommands),
             "-c" => file = Some(arguments.next().ok_or_else(|| syntax("-c needs the name of a file".into()))?),
             option if option.starts_with("--") => {
                 let name = option.trim_start_matches("--").to_owned();

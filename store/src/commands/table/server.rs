@@ -1,6 +1,6 @@
 //! The server.
 
-use super::{ADMIN, ALONE, CONNECTION, DEBUG, MEMORY, NO_KEYS, NONE, SECOND, SLOW_READ, SLOW_WRITE, SUBCOMMANDS};
+use super::{ADMIN, ALONE, CONNECTION, DEBUG, FAST, MEMORY, NO_KEYS, NONE, SECOND, SLOW_READ, SLOW_WRITE, SUBCOMMANDS};
 use crate::commands::{config, databases, debug, flush, info, memory, monitor, persistence, scan, server, slow};
 
 commands! {
@@ -13,6 +13,7 @@ commands! {
     "command"     -1 SUBCOMMANDS  NO_KEYS "2.8.13" "O(N) of the commands" Now(server::command) "The table of commands: COUNT, INFO, DOCS, GETKEYS, LIST.";
     "config"      -2 DEBUG NO_KEYS "2.0.0" "O(N) of the settings" Later(config::config) "GET and SET of settings, several at once; RESETSTAT; REWRITE of the file.";
     "info"        -1 NONE  NO_KEYS "1.0.0" "O(1)" Now(info::info) "The server's account of itself.";
+    "role"         1 FAST NO_KEYS "2.8.12" "O(1)" Now(server::role) "The node's part in replication: a master without replicas.";
     "time"         1 CONNECTION NO_KEYS "2.6.0" "O(1)" Now(server::time) "The server's time.";
     "flushmemtable" -1 ADMIN NO_KEYS "kvrocks" "O(N) of the memtables" Later(flush::flushmemtable) "Makes every acknowledged write durable: ASYNC, NOWAIT, TIMEOUT ms, RECEIPT.";
     "flushblockcache" 1 ADMIN NO_KEYS "kvrocks" "O(N) of the blocks" Later(persistence::flushblockcache) "Empties the block cache and the row cache.";
