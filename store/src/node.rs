@@ -2,8 +2,9 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
@@ -22,6 +23,9 @@ use crate::{
     types::{Keyspace, TypeError},
 };
 
+/// Codes of errors that are counted each by itself.
+const ERROR_CODES_MAX: usize = 128;
+
 /// Counters of the server, for INFO and metrics.
 #[derive(Default)]
 pub struct Stats {
@@ -37,15 +41,37 @@ pub struct Stats {
     pub synced_acks: AtomicU64,
     /// Commands answered with an error.
     pub errors: AtomicU64,
+    /// Of these, how many of each code; a bounded number of codes.
+    error_codes: Mutex<BTreeMap<String, u64>>,
     /// Commands that waited for a slot's switch.
     pub parked: AtomicU64,
 }
 
 impl Stats {
+    /// Counts an error by its code: the first word of its text.
+    pub fn count_error(&self, text: &str) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        let code = text.split(' ').next().unwrap_or_default();
+        let mut codes = self.error_codes.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = codes.len() < ERROR_CODES_MAX;
+        if let Some(count) = codes.get_mut(code) {
+            *count += 1;
+        } else if room {
+            codes.insert(code.to_owned(), 1);
+        }
+    }
+
+    /// How many errors there were of each code.
+    pub fn error_codes(&self) -> Vec<(String, u64)> {
+        let codes = self.error_codes.lock().unwrap_or_else(PoisonError::into_inner);
+        codes.iter().map(|(code, count)| (code.clone(), *count)).collect()
+    }
+
     /// Begins to count anew; what is open stays counted.
     pub fn reset(&self) {
         let counters = [&self.connections_total, &self.connections_rejected, &self.errors, &self.parked];
         counters.into_iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+        self.error_codes.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -162,8 +162,9 @@ pub(super) fn execute_queued(cx: &mut Context<'_, '_>, spec: &'static CommandSpe
     cx.writer.borrow_mut().truncate(gathered);
     cx.outbox.borrow_mut().truncate(told);
     cx.reply.rewind(mark);
-    cx.reply.error(&error.to_string());
-    cx.node.stats.errors.fetch_add(1, Ordering::Relaxed);
+    let text = error.to_string();
+    cx.reply.error(&text);
+    cx.node.stats.count_error(&text);
 }
 
 /// Executes the commands in front of a transaction that is executed in pieces, up to the next that is executed by a future. Claims their

@@ -17,13 +17,14 @@ pub(super) const REDIS_VERSION: &str = "7.4.0";
 /// A section's name, and what writes it.
 type Section = (&'static str, fn(&Node) -> String);
 
-const SECTIONS: [Section; 8] = [
+const SECTIONS: [Section; 9] = [
     ("server", server),
     ("clients", clients),
     ("memory", memory),
     ("persistence", persistence),
     ("stats", stats),
     ("commandstats", commandstats),
+    ("errorstats", errorstats),
     ("cluster", cluster),
     ("keyspace", keyspace),
 ];
@@ -179,6 +180,14 @@ fn stats(node: &Node) -> String {
 
 fn cluster(node: &Node) -> String {
     lines(&[("cluster_enabled", u8::from(node.cluster.enabled()).to_string())])
+}
+
+/// Errors by their codes.
+fn errorstats(node: &Node) -> String {
+    node.stats.error_codes().iter().fold(String::new(), |mut text, (code, count)| {
+        let _ = write!(text, "errorstat_{code}:count={count}\r\n");
+        text
+    })
 }
 
 /// How often each command was executed.

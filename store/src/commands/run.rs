@@ -192,8 +192,9 @@ pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
             cx.writer.borrow_mut().truncate(gathered);
             cx.outbox.borrow_mut().truncate(told);
             cx.reply.rewind(mark);
-            cx.reply.error(&error.to_string());
-            cx.node.stats.errors.fetch_add(1, Ordering::Relaxed);
+            let text = error.to_string();
+            cx.reply.error(&text);
+            cx.node.stats.count_error(&text);
             Step::Done
         }
     }

@@ -270,7 +270,7 @@ fn answer_failure(cx: &mut Context<'_, '_>, name: &str, failure: &Failure) {
         None => format!("{message} script: {name}."),
     };
     cx.reply.error(&text);
-    cx.node.stats.errors.fetch_add(1, Ordering::Relaxed);
+    cx.node.stats.count_error(&text);
 }
 
 /// FCALL and `FCALL_RO`.

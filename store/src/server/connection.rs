@@ -394,7 +394,7 @@ impl Connection {
             if changed && part.is_empty() {
                 // It gets no replies.
             } else if changed {
-                self.node.stats.errors.fetch_add(1, Ordering::Relaxed);
+                self.node.stats.count_error(text);
                 self.reply().error(text);
             } else {
                 self.out.extend_from_slice(&old[part]);
@@ -443,8 +443,9 @@ impl Connection {
                 check_length(&node, &mut reply, mark);
             }
             Err(error) => {
-                node.stats.errors.fetch_add(1, Ordering::Relaxed);
-                reply.error(&error.to_string());
+                let text = error.to_string();
+                node.stats.count_error(&text);
+                reply.error(&text);
             }
         }
         if self.session.replies.leaves_out() {
