@@ -254,7 +254,9 @@ fn stream(reader: &mut PayloadReader<'_>, kind: u8) -> Option<StreamValue> {
     }
     for _ in 0..reader.length()? {
         let mut group = super::streams::GroupValue { name: reader.text()?, last: id(reader)?, ..Default::default() };
-        if kind != kinds::STREAM_1 {
+        if kind == kinds::STREAM_1 {
+            group.read = value.head().entries_up_to(group.last);
+        } else {
             group.read = Some(reader.length()?).filter(|read| *read != u64::MAX);
         }
         let mut pending = BTreeMap::new();

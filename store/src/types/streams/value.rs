@@ -73,20 +73,26 @@ impl Stream<'_> {
     }
 }
 
+impl StreamValue {
+    /// What its record says.
+    pub fn head(&self) -> Head {
+        Head {
+            size: self.entries.len() as u64,
+            last: self.last,
+            first: self.entries.first().map_or(EntryId::MIN, |(id, _)| *id),
+            max_deleted: self.max_deleted,
+            added: self.added,
+            groups: self.groups.len() as u64,
+            next_number: 0,
+        }
+    }
+}
+
 impl Keyspace<'_> {
     /// Gives a key this stream, whatever it held. A write an entry, and three a pending one.
     pub fn stream_replace(&self, key: &[u8], value: &StreamValue) -> Result<(), TypeError> {
         let change = self.replace_collection(key, Kind::Stream)?;
-        let head = Head {
-            size: value.entries.len() as u64,
-            last: value.last,
-            first: value.entries.first().map_or(EntryId::MIN, |(id, _)| *id),
-            max_deleted: value.max_deleted,
-            added: value.added,
-            groups: value.groups.len() as u64,
-            next_number: 0,
-        };
-        let mut change = StreamChange { change, head };
+        let mut change = StreamChange { change, head: value.head() };
         for (id, texts) in &value.entries {
             let mut stored = Vec::new();
             texts.iter().for_each(|text| put_bytes(&mut stored, text));
