@@ -1,4 +1,4 @@
-//! Real client libraries: redis-py, single and cluster, and redis-rs.
+//! Real client libraries: redis-py and go-redis, single and cluster, and redis-rs.
 
 use std::{path::PathBuf, process::Command};
 
@@ -51,4 +51,31 @@ async fn redis_rs_works_on_a_cluster() -> anyhow::Result<()> {
     let report = session.verify().await?;
     ensure!(report.is_whole(), "{report:?}");
     Ok(())
+}
+
+/// go-redis, built by the Go that the tests on Kubernetes need as well.
+fn run_go_redis(mode: &str, address: &str) -> anyhow::Result<()> {
+    let output = Command::new("go")
+        .args(["run", ".", mode, address])
+        .current_dir(repository("tests/compat/goredis"))
+        .output()
+        .context("Go is needed for go-redis: `make setup` says where to get it")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn go_redis_works_on_a_single_node() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[])?.start().await?;
+    let address = store.address();
+    tokio::task::spawn_blocking(move || run_go_redis("single", &address)).await?
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn go_redis_works_on_a_cluster() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let cluster = LocalCluster::start(root.path(), 2, 2, &[]).await?;
+    let address = cluster.addresses()[0].clone();
+    tokio::task::spawn_blocking(move || run_go_redis("cluster", &address)).await?
 }
