@@ -5,6 +5,7 @@
 mod hashes;
 mod ordered;
 mod transactions;
+mod types;
 
 use std::{path::Path, time::Duration};
 
