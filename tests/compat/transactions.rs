@@ -290,3 +290,25 @@ async fn scripts_inside_transactions_use_keys_that_nobody_named() -> anyhow::Res
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_has_a_bound() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let limits = [("proto-max-bulk-len", "1mb"), ("client-query-buffer-limit", "1mb")];
+    let store = Setup::new(root.path().join("data"), &limits)?.start().await?;
+    let mut connection = Connection::open(&store.address()).await?;
+    connection.ask(&["MULTI"]).await?;
+    let (value, mut refused) = ("x".repeat(100_000), 0);
+    for number in 0..20 {
+        let answer = connection.ask(&["SET", &format!("key:{number}"), &value]).await?;
+        refused += usize::from(matches!(&answer, Answer::Error(text) if text.contains("client-query-buffer-limit")));
+    }
+    ensure!(refused >= 9, "only {refused} were refused");
+    let executed = connection.ask(&["EXEC"]).await?;
+    ensure!(matches!(&executed, Answer::Error(text) if text.starts_with("EXECABORT")), "{executed:?}");
+    ensure!(connection.ask(&["DBSIZE"]).await? == Answer::Integer(0));
+    let many: Vec<String> = std::iter::once("WATCH".to_owned()).chain((0..5000).map(|key| key.to_string())).collect();
+    let watched = connection.ask_all(&[many]).await?;
+    ensure!(matches!(&watched[0], Answer::Error(text) if text.contains("watches at most")), "{watched:?}");
+    Ok(())
+}

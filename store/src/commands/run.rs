@@ -257,7 +257,7 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
         _ => {}
     }
     if queues {
-        transactions::queue(cx, request);
+        transactions::queue(cx, request)?;
         return Ok(Step::Done);
     }
     // What was published before a subscription changes reaches those who were subscribed then.
@@ -291,7 +291,7 @@ fn claims(spec: &CommandSpec, request: &Request) -> bool {
 
 /// What MULTI has queued; nothing outside of it.
 fn transaction(session: &Session) -> &Transaction {
-    static NONE: Transaction = Transaction { queued: Vec::new(), spoiled: false };
+    static NONE: Transaction = Transaction { queued: Vec::new(), bytes: 0, spoiled: false };
     session.transaction.as_deref().unwrap_or(&NONE)
 }
 

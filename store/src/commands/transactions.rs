@@ -20,11 +20,18 @@ use crate::{
 
 type Outcome = Result<(), CommandError>;
 
+/// What a queued word costs beside its bytes.
+const WORD_COST: usize = 32;
+/// Keys that a connection watches at most.
+const WATCHED_MAX: usize = 1 << 12;
+
 /// What MULTI has queued.
 #[derive(Default)]
 pub struct Transaction {
     /// Its commands, in order.
     pub queued: Vec<Request>,
+    /// Bytes of them.
+    pub bytes: usize,
     /// A command was refused: EXEC refuses all.
     pub spoiled: bool,
 }
@@ -67,12 +74,22 @@ pub(super) fn multi(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
 }
 
 /// Queues a command. It has passed every check that it would pass outside of a transaction.
-pub(super) fn queue(cx: &mut Context<'_, '_>, request: &Request) {
+pub(super) fn queue(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     if let Some(transaction) = &mut cx.session.transaction {
+        let limit = cx.node.settings.client_query_buffer_limit.0;
+        transaction.bytes += request.iter().map(|word| word.len() + WORD_COST).sum::<usize>();
+        if transaction.bytes as u64 > limit {
+            // What is there is of no use any more.
+            **transaction = Transaction { spoiled: true, bytes: transaction.bytes, ..Transaction::default() };
+            return Err(CommandError::new(format!(
+                "ERR the transaction has more than {limit} bytes (client-query-buffer-limit): EXEC less at once"
+            )));
+        }
         transaction.queued.push(request.clone());
         cx.session.client.queued.set(1 + transaction.queued.len() as u64);
     }
     cx.reply.simple("QUEUED");
+    Ok(())
 }
 
 pub(super) fn discard(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
@@ -104,6 +121,10 @@ pub(super) fn watch(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     }
     let (keys, database) = (cx.keyspace(), cx.session.database);
     let mut watching = cx.session.watching.take().unwrap_or_else(|| cx.node.clients.watching());
+    if watching.keys().len() + request.len() - 1 > WATCHED_MAX {
+        cx.session.watching = Some(watching);
+        return Err(CommandError::new(format!("ERR a connection watches at most {WATCHED_MAX} keys")));
+    }
     for key in &request[1..] {
         if !watching.has(database, key) {
             let present = keys.live(key)?.is_some();

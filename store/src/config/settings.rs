@@ -125,7 +125,7 @@ settings! {
     key_size_max: Bytes = Bytes(64 << 10), "key-size-max", "Longest key, in bytes.";
     proto_max_bulk_len: Bytes = Bytes(512 << 20), "proto-max-bulk-len", "Longest argument of a request, in bytes.";
     request_args_max: u32 = 1 << 20, "request-args-max", "Most arguments of a request.";
-    client_query_buffer_limit: Bytes = Bytes(1 << 30), "client-query-buffer-limit", "Longest request in all, in bytes.";
+    client_query_buffer_limit: Bytes = Bytes(1 << 30), "client-query-buffer-limit", "Longest request in all, and longest transaction, in bytes.";
     #[live] client_output_buffer_limit: OutputLimits = OutputLimits::default(), "client-output-buffer-limit", "Longest reply of a client (`normal`, or one size alone), and how much may wait for a subscriber (`pubsub`): class, hard limit, soft limit, seconds over the soft limit; 0: none. A client that does not take its replies within a minute is disconnected.";
     #[live] notify: Notify = Notify::default(), "notify-keyspace-events", "Which events of keys are published: letters of Redis (K, E, g, $, l, s, h, z, x, e, t, m, n, d, A); empty: none.";
     #[live] lua_time_limit: u64 = 5000, "lua-time-limit", "Milliseconds after which a script is ended; it has then changed nothing.";
