@@ -251,6 +251,39 @@ async fn what_is_ended_by_a_limit_has_changed_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What goes deep ends with an error, and the store serves on.
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_that_nest_too_deep_are_refused() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[])?.start().await?;
+    let mut connection = Connection::open(&store.address()).await?;
+    for (script, expected) in [
+        ("local t = {} for i = 1, 2000 do t = {t} end return cjson.encode(t)", "excessive depth"),
+        ("local t = {} for i = 1, 2000 do t = {a = t} end return cjson.encode(t)", "excessive depth"),
+        ("return cjson.decode(('['):rep(100000))", "too many nested"),
+        ("return cjson.decode(('{\"a\":'):rep(100000))", "too many nested"),
+        ("return cmsgpack.unpack(('\\145'):rep(100000))", "Bad data format"),
+        ("return string.find(('a'):rep(100000), ('a?'):rep(100000))", "pattern is longer"),
+        ("return ('a'):rep(100000):match(('a-'):rep(100000))", "pattern is longer"),
+        ("local function f() return 1 + f() end return f()", "stack overflow"),
+        ("local s = ('('):rep(100000) return loadstring('return ' .. s)()", "attempt to call"),
+    ] {
+        let answer = connection.ask(&["EVAL", script, "0"]).await.with_context(|| script.to_owned())?;
+        ensure!(matches!(&answer, Answer::Error(text) if text.contains(expected)), "{script}: {answer:?}");
+    }
+    let nested = "local t = {} for i = 1, 990 do t = {t} end return #cjson.encode(t)";
+    ensure!(connection.ask(&["EVAL", nested, "0"]).await? == Answer::Integer(1982));
+    let back = "return cjson.encode(cjson.decode(('['):rep(990) .. (']'):rep(990))) ~= nil";
+    ensure!(connection.ask(&["EVAL", back, "0"]).await? == Answer::Integer(1));
+    let deep = "local t = {} for i = 1, 2000 do t = {t} end return t";
+    connection.ask(&["EVAL", deep, "0"]).await?;
+    let patterned = "return ('a'):rep(100000):find(('a?'):rep(1000)) ";
+    ensure!(connection.ask(&["EVAL", patterned, "0"]).await? == Answer::Integer(1));
+    let plain = "return string.find(('a'):rep(3000), ('a'):rep(2500), 1, true)";
+    ensure!(connection.ask(&["EVAL", plain, "0"]).await? == Answer::Integer(1));
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn script_kill_on_the_admin_port_ends_a_script() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;

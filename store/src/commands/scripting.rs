@@ -221,6 +221,9 @@ fn run(
         Some(Ok(Ok(ended))) => ended,
     };
     let ms = limit.as_millis();
+    if ended != Some(Ended::Busy) {
+        cx.session.unnamed.clear();
+    }
     match ended {
         None => {}
         Some(Ended::Killed) => {
@@ -251,7 +254,6 @@ fn run(
             return Err(CommandError::new("TRYAGAIN the script uses keys it does not name, which others are changing"));
         }
     }
-    cx.session.unnamed.clear();
     match outcome {
         Ok((value, booleans)) => values::write(cx.reply, &value, booleans).map_err(|error| broken(&error)),
         Err(failure) => {

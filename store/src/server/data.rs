@@ -19,6 +19,9 @@ use tokio::{
 use super::{connection::Connection, listen, turns::Turns};
 use crate::{commands::Plane, node::Node};
 
+/// The stack of a thread that executes commands: what scripts nest (tables inside of tables) takes a level of it each.
+pub(super) const STACK_BYTES: usize = 8 << 20;
+
 /// Threads that serve clients: each has a runtime, turns, and the connections it was given.
 pub(super) struct DataThreads {
     threads: Vec<Thread>,
@@ -69,7 +72,7 @@ impl Thread {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (connections, mut accepted) = mpsc::unbounded_channel::<(std::net::TcpStream, SocketAddr)>();
         let (ending, ended) = std::sync::mpsc::channel();
-        std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
+        std::thread::Builder::new().name(format!("data-{number}")).stack_size(STACK_BYTES).spawn(move || {
             runtime.block_on(async {
                 let turns = Turns::shared(&node, sole);
                 tokio::spawn(turns.clone().commit_turns());

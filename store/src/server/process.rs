@@ -11,7 +11,11 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::{admin, data::DataThreads, listen};
+use super::{
+    admin,
+    data::{DataThreads, STACK_BYTES},
+    listen,
+};
 use crate::{
     commands,
     commands::rename,
@@ -50,7 +54,12 @@ fn data_threads(settings: &Settings) -> usize {
 }
 
 fn runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
-    Ok(Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()?)
+    Ok(Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .thread_stack_size(STACK_BYTES)
+        .enable_all()
+        .build()?)
 }
 
 async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThreads>>) -> anyhow::Result<()> {

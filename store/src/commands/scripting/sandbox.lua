@@ -64,6 +64,18 @@ function globals.load(reader, name)
   return load_text(table.concat(parts), name)
 end
 
+-- Matching goes down a level of C's stack for each item of a pattern.
+local longest_pattern = 2000
+for _, name in ipairs({"find", "match", "gmatch", "gsub"}) do
+  local native = string[name]
+  string[name] = function(text, pattern, ...)
+    if type(pattern) == "string" and #pattern > longest_pattern and not (name == "find" and select(2, ...)) then
+      error(raise_at("the pattern is longer than " .. longest_pattern .. " bytes"), 0)
+    end
+    return native(text, pattern, ...)
+  end
+end
+
 string.dump = nil
 getmetatable("").__metatable = false
 
