@@ -229,3 +229,20 @@ async fn what_is_executed_is_shown_and_what_takes_long_is_remembered() -> anyhow
     ensure!(monitor.ask(&["ECHO", "x"]).await?.text() == Some("x"));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_fails_inside_harms_nobody() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[("enable-debug-command", "local")])?.start().await?;
+    let mut connection = Connection::open(&store.address()).await?;
+    let pipeline =
+        ["SET a 1", "DEBUG PANIC", "SET b 2", "INCR a", "GET b"].map(|text| text.split(' ').map(str::to_owned).collect());
+    for _ in 0..3 {
+        let answers = connection.ask_all(&pipeline).await?;
+        ensure!(matches!(&answers[1], Answer::Error(text) if text.contains("a bug")), "{answers:?}");
+        ensure!(answers[3] == Answer::Integer(2) && answers[4] == Answer::Bulk(Some(b"2".to_vec())), "{answers:?}");
+    }
+    let mut other = Connection::open(&store.address()).await?;
+    ensure!(other.ask(&["MGET", "a", "b"]).await?.elements().len() == 2);
+    Ok(())
+}

@@ -42,6 +42,8 @@ pub(super) fn debug(node: &Arc<Node>, session: &Session, request: &Request) -> R
             node.sweep.set_pace(pace);
             ready(ok_later())
         }
+        #[allow(clippy::panic, reason = "what the user asked for")]
+        b"panic" => panic!("DEBUG PANIC"),
         b"log" => {
             tracing::info!(text = %String::from_utf8_lossy(&words[0]), "DEBUG LOG");
             ready(ok_later())

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     time::Instant,
@@ -169,7 +170,12 @@ pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, database: u8, run: &[Re
 /// Executes a request, or says what to wait for.
 pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
     let (mark, gathered, told) = (cx.reply.mark(), cx.writer.borrow().gathered(), cx.outbox.borrow().len());
-    match try_run(cx, request) {
+    // A bug in one command is that command's alone: what it gathered is forgotten, what others of the turn gathered is not.
+    let outcome = catch_unwind(AssertUnwindSafe(|| try_run(cx, request)));
+    let failed = |_| {
+        Err(CommandError::new("ERR the command failed inside the store, which is a bug: its log says where. Nothing was changed"))
+    };
+    match outcome.unwrap_or_else(failed) {
         Ok(step) => {
             if matches!(step, Step::Busy) {
                 // A script that has to be run again.
