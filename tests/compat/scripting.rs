@@ -79,6 +79,8 @@ const SCRIPTS: &[(&str, &[&str], &[&str])] = &[
         &["z"],
         &[],
     ),
+    ("local all = {} for i = 1, 7000 do all[i] = i end return redis.call('rpush', KEYS[1], unpack(all))", &["unpacked"], &[]),
+    ("return redis.call('set', KEYS[1], nil)", &["k"], &[]),
     ("foo = 1", &[], &[]),
     ("return foo", &[], &[]),
     ("KEYS = 1", &[], &[]),

@@ -202,7 +202,8 @@ fn run(
         let (lua, control) = (interpreter.lua.clone(), interpreter.control.clone());
         control.begin(killed_before);
         let outcome = lua.scope(|scope| {
-            let call = scope.create_function_mut(|lua, (version, words): (i64, mlua::Variadic<Value>)| {
+            let call = scope.create_function_mut(|lua, (version, count, words): (i64, usize, Table)| {
+                let words: Vec<Value> = (1..=count).map(|position| words.raw_get(position)).collect::<mlua::Result<_>>()?;
                 caller.borrow_mut().call(lua, &control, version, &words)
             })?;
             let globals = globals.as_ref().map(|(keys, values)| (keys, values));

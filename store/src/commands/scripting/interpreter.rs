@@ -275,14 +275,18 @@ fn place_at(lua: &Lua, level: usize) -> Option<(String, i64)> {
 }
 
 /// Executes a command for the script that runs: whether it succeeded, and what it answered.
-fn call_command(lua: &Lua, mut words: mlua::MultiValue) -> mlua::Result<(bool, Value)> {
+fn call_command(lua: &Lua, words: mlua::MultiValue) -> mlua::Result<(bool, Value)> {
     let running: Table = lua.named_registry_value::<Table>("natives")?.raw_get("running")?;
     let Some(invoke) = running.raw_get::<Option<Function>>("call")? else {
         let message = b"ERR redis.call/pcall can only be called inside a script invocation".to_vec();
         return Err(Raised::here(lua, message, true));
     };
-    words.push_front(running.raw_get("version")?);
-    invoke.call(words)
+    // As a table: a second time they would not fit Lua's stack, of which they may take all.
+    let (count, table) = (words.len(), lua.create_table_with_capacity(words.len(), 0)?);
+    for (position, word) in words.into_iter().enumerate() {
+        table.raw_set(position + 1, word)?;
+    }
+    invoke.call((running.raw_get::<i64>("version")?, count, table))
 }
 
 /// A library whose functions raise what they answer as `false, message`, and return what they answer behind `true`.

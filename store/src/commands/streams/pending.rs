@@ -6,6 +6,7 @@ use super::{
     Outcome, check_name,
     groups::no_key_or_group,
     options::{interval, start_of_interval},
+    reading::tell_if_new,
     strict_id, write_entry, write_id,
 };
 use crate::{
@@ -148,6 +149,8 @@ pub(in crate::commands) fn xclaim(cx: &mut Context<'_, '_>, request: &Request) -
         }
     }
     check_name(cx, consumer)?;
+    let (stream, of) = group_of(cx, key, group)?;
+    tell_if_new(cx, &stream, &of, key, consumer)?;
     let keys = cx.keyspace();
     cx.reply.counted(Aggregate::Array, |reply| {
         let claimed = keys.stream_claim(key, group, consumer, &ids, &claim, |id, fields| match fields {
@@ -182,8 +185,9 @@ pub(in crate::commands) fn xautoclaim(cx: &mut Context<'_, '_>, request: &Reques
             _ => return Err(CommandError::syntax()),
         }
     }
-    group_of(cx, key, group)?;
+    let (stream, of) = group_of(cx, key, group)?;
     check_name(cx, consumer)?;
+    tell_if_new(cx, &stream, &of, key, consumer)?;
     let claim = Claim { idle_min_ms, delivered_ms: cx.now_ms, deliveries: None, force: false, just_id, last: None };
     let claimed = cx.keyspace().stream_claim_idle(key, group, consumer, (from, count), &claim)?;
     let claimed = claimed.map_err(|_| no_key_or_group(key, group, ""))?;

@@ -14,7 +14,7 @@ use crate::{
     },
     engine::Kind,
     protocol::{Aggregate, ReplyWriter, Request, Version},
-    types::{Delivered, EntryId, parse_integer},
+    types::{Delivered, EntryId, Group, Stream, parse_integer},
 };
 
 /// What XREAD and XREADGROUP are told.
@@ -163,6 +163,20 @@ fn by_stream(reply: &mut ReplyWriter<'_>, key: &[u8]) {
     reply.bulk(key);
 }
 
+/// Before a command that makes the consumer if there is none: tells that it is new, if it is. Looks only when somebody asks.
+pub(super) fn tell_if_new(
+    cx: &mut Context<'_, '_>,
+    stream: &Stream<'_>,
+    group: &Group,
+    key: &[u8],
+    consumer: &[u8],
+) -> Result<(), CommandError> {
+    if cx.node.clients.notify().wants(Class::Stream) && stream.consumer(group, consumer)?.is_none() {
+        cx.event(Class::Stream, "xgroup-createconsumer", key);
+    }
+    Ok(())
+}
+
 /// What a consumer reads of a stream.
 enum From {
     /// What nobody has read.
@@ -196,6 +210,7 @@ pub(in crate::commands) fn xreadgroup(cx: &mut Context<'_, '_>, request: &Reques
             word => From::Pending(strict_id(word, 0)?),
         });
         news.push(stream.has_new_for(&known)?);
+        tell_if_new(cx, &stream, &known, key, consumer)?;
     }
     let mut answered = 0;
     let begin = cx.reply.mark();
@@ -203,10 +218,7 @@ pub(in crate::commands) fn xreadgroup(cx: &mut Context<'_, '_>, request: &Reques
         if matches!(from, From::New) && !has_new {
             // A consumer that comes and finds nothing was seen all the same.
             if cx.session.waited.is_none() {
-                let seen = cx.keyspace().stream_see_consumer(key, group, consumer)?;
-                if seen == Ok(true) {
-                    cx.event(Class::Stream, "xgroup-createconsumer", key);
-                }
+                let _ = cx.keyspace().stream_see_consumer(key, group, consumer)?;
             }
             continue;
         }
