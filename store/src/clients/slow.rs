@@ -117,6 +117,16 @@ impl Slow {
         self.histograms.load(Ordering::Relaxed)
     }
 
+    /// Whether anybody wants to hear of a command that took that long: most are told of nowhere.
+    pub fn concerns(&self, took: Duration) -> bool {
+        let micros = took.as_micros() as u64;
+        let limit = self.slower_than_micros.load(Ordering::Relaxed);
+        let spikes_from_ms = self.spikes_from_ms.load(Ordering::Relaxed);
+        self.keeps_histograms()
+            || u64::try_from(limit).is_ok_and(|limit| micros >= limit)
+            || spikes_from_ms > 0 && micros >= 1000 * spikes_from_ms
+    }
+
     /// A command took that long. `entry` is asked for what is logged if it is logged; `event` is what the latency monitor calls it.
     pub fn note(&self, took: Duration, now_seconds: u64, event: &'static str, entry: impl FnOnce() -> Option<SlowCommand>) {
         let micros = took.as_micros() as u64;

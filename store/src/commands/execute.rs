@@ -120,8 +120,11 @@ fn tell_of_absent(cx: &mut Context<'_, '_>, spec: &CommandSpec, absent: Vec<Byte
 
 /// A request took that long: for the slow log, the latency monitor and the histograms.
 pub fn note_time(node: &Node, session: &Session, request: &Request, took: Duration) {
-    let Some(spec) = request.first().and_then(|name| table::find(name)) else { return };
     let slow = &node.clients.slow;
+    if !slow.concerns(took) {
+        return;
+    }
+    let Some(spec) = request.first().and_then(|name| table::find(name)) else { return };
     if slow.keeps_histograms() {
         spec.calls.latency.add(took.as_micros() as u64);
     }
