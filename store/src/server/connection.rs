@@ -265,9 +265,10 @@ impl Connection {
         let writer = &turn.writer;
         let node = self.node.clone();
         self.session.client.active_ms.set(node.engine.now_ms());
-        // Inside MULTI nothing is read before EXEC.
-        let in_multi = self.session.transaction.is_some();
-        let ahead = if in_multi { &mut [] } else { self.run.make_contiguous() };
+        // Inside MULTI nothing is read before EXEC. Nor behind a request that had to wait: it may be the very MULTI or WATCH that what
+        // comes after it must not be read before.
+        let at_once = self.session.transaction.is_some() || first.is_some();
+        let ahead = if at_once { &mut [] } else { self.run.make_contiguous() };
         let prefetch = prefetch(&node, &mut writer.borrow_mut(), self.session.database, ahead);
         let mut clock = node.clients.slow.measures().then(Instant::now);
         let (mut next, now_ms, out_len_max) = (first, node.engine.now_ms(), node.live.reply_len_max());
