@@ -4,6 +4,7 @@
 
 mod hashes;
 mod ordered;
+mod pipelines;
 mod transactions;
 mod types;
 

@@ -150,8 +150,15 @@ pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, database: u8, run: &[Re
         if spec.flags.has(Flags::BLIND) || spec.flags.has(Flags::CHANNELS) || !spec.keys.any() {
             continue;
         }
+        // Inside the gate, as of when a slot is looked at: one that is not served now may be so when the request is executed, and hold what
+        // was not there when it was read. One that is served now does not leave and come back meanwhile.
+        writer.enter();
+        match route(node, keys(spec, request), spec.flags.has(Flags::WRITE)) {
+            Ok(Route::Serve) => {}
+            Ok(Route::Wait) => break,
+            _ => continue,
+        }
         if spec.flags.has(Flags::WRITE) {
-            writer.enter();
             let keys = keys(spec, request).map(|key| (Slot::of_key(key), key.as_ref()));
             let claimed = writer.try_claim(keys, spec.flags.has(Flags::FREES));
             if !claimed.unwrap_or(false) {
@@ -161,10 +168,7 @@ pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, database: u8, run: &[Re
         let together = keys(spec, request).nth(1).is_some();
         wanted.extend(keys(spec, request).map(|key| (Home { database, slot: Slot::of_key(key) }, key.clone(), together)));
     }
-    (wanted.len() > 1).then(|| {
-        writer.enter();
-        Prefetch::read(&node.engine, writer, wanted)
-    })
+    (wanted.len() > 1).then(|| Prefetch::read(&node.engine, writer, wanted))
 }
 
 /// Executes a request, or says what to wait for.
