@@ -95,10 +95,7 @@ pub(super) fn randomkey(node: &Arc<Node>, session: &Session, _: &Request) -> Res
             Ok(found)
         })
         .await?;
-        let reply: LaterReply = Box::new(move |reply| match found {
-            Some(key) => reply.bulk(&key),
-            None => reply.null(),
-        });
+        let reply: LaterReply = Box::new(move |reply| reply.bulk_or_null(found.as_deref()));
         Ok(reply)
     }))
 }

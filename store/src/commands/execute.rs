@@ -11,7 +11,7 @@ use sluice_topology::Slot;
 
 use super::{
     CommandError, Context, Later, Session, Step, monitor,
-    run::{keys, route, too_long, unknown},
+    run::{keys, route, unknown},
     table::{self, CommandSpec, Flags, Handler},
 };
 use crate::{
@@ -40,7 +40,7 @@ pub(super) fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, requ
             if let Some(begun) = cx.clock {
                 let now = Instant::now();
                 cx.clock = Some(now);
-                note_time(cx.node, cx.session, request, now - begun);
+                note_time(cx.node, cx.session, spec, request, now - begun);
             }
             if outcome.is_ok() && cx.session.rerun {
                 // Inside EXEC all of it is executed again.
@@ -119,12 +119,11 @@ fn tell_of_absent(cx: &mut Context<'_, '_>, spec: &CommandSpec, absent: Vec<Byte
 }
 
 /// A request took that long: for the slow log, the latency monitor and the histograms.
-pub fn note_time(node: &Node, session: &Session, request: &Request, took: Duration) {
+fn note_time(node: &Node, session: &Session, spec: &CommandSpec, request: &Request, took: Duration) {
     let slow = &node.clients.slow;
     if !slow.concerns(took) {
         return;
     }
-    let Some(spec) = request.first().and_then(|name| table::find(name)) else { return };
     if slow.keeps_histograms() {
         spec.calls.latency.add(took.as_micros() as u64);
     }
@@ -142,6 +141,13 @@ pub fn note_time(node: &Node, session: &Session, request: &Request, took: Durati
     });
 }
 
+/// A request that was executed by a future took that long.
+pub fn note_later_time(node: &Node, session: &Session, request: &Request, took: Duration) {
+    if let Some(spec) = request.first().and_then(|name| table::find(name)) {
+        note_time(node, session, spec, request, took);
+    }
+}
+
 /// Begins what is executed by a future.
 pub fn begin_later(node: &Arc<Node>, session: &Session, request: &Request) -> Result<Later, CommandError> {
     match request.first().and_then(|name| table::find(name)).map(|spec| spec.handler) {
@@ -153,21 +159,23 @@ pub fn begin_later(node: &Arc<Node>, session: &Session, request: &Request) -> Re
 
 /// Executes one of the commands that EXEC executes; what it answers is one element of the answer, whatever becomes of it.
 pub(super) fn execute_queued(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, request: &Request) {
-    let (mark, gathered, told) = (cx.reply.mark(), cx.writer.borrow().gathered(), cx.outbox.borrow().len());
+    let begun = cx.begin();
     let error = match execute(cx, spec, request) {
         // Whoever executes the transaction sees to it.
         Ok(Step::Busy) if cx.session.rerun => return,
-        Ok(Step::Busy) => CommandError::new("TRYAGAIN the script uses keys it does not name, which another client is changing"),
-        Ok(_) if cx.reply.overflowed() => too_long(cx.node),
-        Ok(_) => return,
+        Ok(Step::Busy) => uses_others_keys(),
+        Ok(_) => match cx.refuse_overflow() {
+            Ok(()) => return,
+            Err(error) => error,
+        },
         Err(error) => error,
     };
-    cx.writer.borrow_mut().truncate(gathered);
-    cx.outbox.borrow_mut().truncate(told);
-    cx.reply.rewind(mark);
-    let text = error.to_string();
-    cx.reply.error(&text);
-    cx.node.stats.count_error(&text);
+    cx.fail(begun, &error);
+}
+
+/// Inside a transaction in pieces nothing waits for keys.
+fn uses_others_keys() -> CommandError {
+    CommandError::new("TRYAGAIN the script uses keys it does not name, which another client is changing")
 }
 
 /// Executes the commands in front of a transaction that is executed in pieces, up to the next that is executed by a future. Claims their
@@ -183,7 +191,7 @@ pub fn run_piece(cx: &mut Context<'_, '_>, commands: &mut VecDeque<Request>, mut
     cx.writer.borrow_mut().enter();
     while let Some((found, request)) = commands.front().and_then(|request| Some((spec(request)?, request.clone()))) {
         commands.pop_front();
-        let (mark, gathered) = (cx.reply.mark(), cx.writer.borrow().gathered());
+        let begun = cx.begin();
         match route(cx.node, keys(found, &request), found.flags.has(Flags::WRITE)) {
             Ok(Route::Serve) => execute_queued(cx, found, &request),
             Ok(Route::Moved(text)) => cx.reply.error(&text),
@@ -193,11 +201,9 @@ pub fn run_piece(cx: &mut Context<'_, '_>, commands: &mut VecDeque<Request>, mut
         }
         if std::mem::take(&mut cx.session.rerun) {
             cx.session.unnamed.clear();
-            cx.writer.borrow_mut().truncate(gathered);
-            cx.reply.rewind(mark);
-            cx.reply.error("TRYAGAIN the script uses keys it does not name, which another client is changing");
+            cx.fail(begun, &uses_others_keys());
         }
         let writer = cx.writer.borrow();
-        answered(mark, writer.gathered() != gathered || writer.take_observed());
+        answered(begun.replied, writer.gathered() != begun.gathered || writer.take_observed());
     }
 }

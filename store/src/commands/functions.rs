@@ -116,10 +116,7 @@ fn list(cx: &mut Context<'_, '_>, rest: &[Bytes]) -> Outcome {
             cx.reply.bulk(b"name");
             cx.reply.bulk(&function.name);
             cx.reply.bulk(b"description");
-            match &function.description {
-                Some(text) => cx.reply.bulk(text),
-                None => cx.reply.null(),
-            }
+            cx.reply.bulk_or_null(function.description.as_deref());
             cx.reply.bulk(b"flags");
             cx.reply.set(function.flags.len());
             function.flags.iter().for_each(|flag| cx.reply.bulk(flag.as_bytes()));

@@ -86,10 +86,7 @@ pub(super) fn geohash(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let places = places(cx, &request[1], &request[2..])?;
     cx.reply.array(places.len());
     for place in places {
-        match place {
-            Some(place) => cx.reply.bulk(place.geohash().as_bytes()),
-            None => cx.reply.null(),
-        }
+        cx.reply.bulk_or_null(place.map(|place| place.geohash().into_bytes()).as_deref());
     }
     Ok(())
 }

@@ -3,11 +3,8 @@
 
 use std::ops::ControlFlow;
 
-use super::{CommandError, Context, pages};
-use crate::{
-    protocol::{Aggregate, ReplyWriter, Request},
-    types::parse_integer,
-};
+use super::{CommandError, Context, numbers, pages};
+use crate::protocol::{Aggregate, ReplyWriter, Request};
 
 type Outcome = Result<(), CommandError>;
 
@@ -63,16 +60,10 @@ pub(super) fn hrandfield(cx: &mut Context<'_, '_>, request: &Request) -> Outcome
                 ControlFlow::Break(())
             })?;
         }
-        match found {
-            Some(field) => cx.reply.bulk(&field),
-            None => cx.reply.null(),
-        }
+        cx.reply.bulk_or_null(found.as_deref());
         return Ok(());
     };
-    let count = parse_integer(count)?;
-    if count == i64::MIN {
-        return Err(CommandError::new(format!("ERR value is out of range, value must between {} and {}", -i64::MAX, i64::MAX)));
-    }
+    let count = numbers::symmetric(count)?;
     let with_values = match &request[3..] {
         [] => false,
         [word] if word.eq_ignore_ascii_case(b"withvalues") => true,

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::{Class, CommandError, Context};
+use super::{Class, CommandError, Context, lengths};
 use crate::{protocol::Request, types::parse_integer};
 
 type Outcome = Result<(), CommandError>;
@@ -27,25 +27,15 @@ fn set_fields(cx: &mut Context<'_, '_>, name: &str, request: &Request) -> Result
     }
     let pairs: Vec<(&[u8], &[u8])> = request[2..].chunks_exact(2).map(|pair| (pair[0].as_ref(), pair[1].as_ref())).collect();
     for (field, _) in &pairs {
-        check_length(cx, field)?;
+        lengths::check(cx, field, "field")?;
     }
     let added = cx.keyspace().hash_set(&request[1], &pairs)?;
     cx.event(Class::Hash, "hset", &request[1]);
     Ok(added)
 }
 
-/// A field is part of a key in storage, and as long as a key may be.
-fn check_length(cx: &Context<'_, '_>, field: &[u8]) -> Outcome {
-    let len_max = cx.node.settings.key_size_max.0 as usize;
-    if field.len() > len_max {
-        let length = field.len();
-        return Err(CommandError::new(format!("ERR the field has {length} bytes, at most {len_max} are allowed (key-size-max)")));
-    }
-    Ok(())
-}
-
 pub(super) fn hsetnx(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    check_length(cx, &request[2])?;
+    lengths::check(cx, &request[2], "field")?;
     let applied = cx.keyspace().hash_set_if_missing(&request[1], &request[2], &request[3])?;
     if applied {
         cx.event(Class::Hash, "hset", &request[1]);
@@ -59,7 +49,7 @@ pub(super) fn hget(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         cx.reply.null();
         return Ok(());
     };
-    hash.get(&request[2], |value| optional(cx, value))?;
+    hash.get(&request[2], |value| cx.reply.bulk_or_null(value))?;
     Ok(())
 }
 
@@ -70,18 +60,11 @@ pub(super) fn hmget(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     match hash {
         None => fields.iter().for_each(|_| cx.reply.null()),
         Some(hash) => hash.get_many(&fields, |value| {
-            optional(cx, value);
+            cx.reply.bulk_or_null(value);
             if cx.reply.overflowed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?,
     }
     Ok(())
-}
-
-fn optional(cx: &mut Context<'_, '_>, value: Option<&[u8]>) {
-    match value {
-        Some(value) => cx.reply.bulk(value),
-        None => cx.reply.null(),
-    }
 }
 
 pub(super) fn hdel(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
@@ -123,7 +106,7 @@ pub(super) fn hstrlen(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 
 pub(super) fn hincrby(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let by = parse_integer(&request[3])?;
-    check_length(cx, &request[2])?;
+    lengths::check(cx, &request[2], "field")?;
     let sum = cx.keyspace().hash_increment(&request[1], &request[2], by)?;
     cx.event(Class::Hash, "hincrby", &request[1]);
     cx.reply.integer(sum);
@@ -131,7 +114,7 @@ pub(super) fn hincrby(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 pub(super) fn hincrbyfloat(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    check_length(cx, &request[2])?;
+    lengths::check(cx, &request[2], "field")?;
     let sum = cx.keyspace().hash_increment_float(&request[1], &request[2], &request[3])?;
     cx.event(Class::Hash, "hincrbyfloat", &request[1]);
     cx.reply.bulk(sum.as_bytes());

@@ -113,10 +113,7 @@ pub(super) fn lindex(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         cx.reply.null();
         return Ok(());
     };
-    list.at(parse_integer(&request[2])?, |value| match value {
-        Some(value) => cx.reply.bulk(value),
-        None => cx.reply.null(),
-    })?;
+    list.at(parse_integer(&request[2])?, |value| cx.reply.bulk_or_null(value))?;
     Ok(())
 }
 

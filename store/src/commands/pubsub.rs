@@ -41,10 +41,7 @@ fn confirm(cx: &mut Context<'_, '_>, of: Subscription, kind: &str, name: Option<
     let count = count(cx, of);
     cx.reply.push(3);
     cx.reply.bulk(kind.as_bytes());
-    match name {
-        Some(name) => cx.reply.bulk(name),
-        None => cx.reply.null(),
-    }
+    cx.reply.bulk_or_null(name.map(Bytes::as_ref));
     cx.reply.unsigned(count);
 }
 

@@ -1,19 +1,17 @@
 //! From a request to its reply: look it up, check it, route it by its slot, execute it.
 
 use std::{
-    cell::RefCell,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
+    sync::atomic::Ordering,
 };
 
 use bytes::Bytes;
 use sluice_topology::Slot;
 
 use super::{
-    CommandError, Session,
+    CommandError, Context, Session,
     execute::execute,
     session::Plane,
     subcommands,
@@ -22,71 +20,16 @@ use super::{
 };
 use crate::{
     blocked::Wait,
-    clients::{Class, Outbox, Paused},
+    clients::Paused,
     cluster::Route,
     engine::{Home, Writer},
     node::Node,
     protocol::{ReplyWriter, Request, Version},
-    types::{Keyspace, Prefetch},
+    types::Prefetch,
 };
 
 /// Most keys read ahead at once.
 const PREFETCH_KEYS_MAX: usize = 256;
-
-/// What a command may use.
-pub struct Context<'n, 'r> {
-    /// The node.
-    pub node: &'n Arc<Node>,
-    /// The connection.
-    pub session: &'n mut Session,
-    /// Where the reply goes.
-    pub reply: &'n mut ReplyWriter<'r>,
-    /// What gathers its changes.
-    pub writer: &'n RefCell<Writer>,
-    /// What gathers what others are told once its changes are applied.
-    pub outbox: &'n RefCell<Outbox>,
-    /// The time, Unix milliseconds: one for a run.
-    pub now_ms: u64,
-    /// Records read ahead for its run.
-    pub prefetch: Option<&'n Prefetch<'n>>,
-    /// When what came before it had ended, while times are measured.
-    pub clock: Option<Instant>,
-}
-
-impl<'n> Context<'n, '_> {
-    /// The keys as of now.
-    pub fn keyspace(&self) -> Keyspace<'n> {
-        Keyspace::new(&self.node.engine, self.writer, self.session.database, self.now_ms).with_prefetch(self.prefetch)
-    }
-
-    /// Something happened to a key: told to who asked for keyspace notifications, once the turn's changes are applied. Called after the
-    /// change; costs one load while nobody asks.
-    pub fn event(&mut self, class: Class, name: &'static str, key: &[u8]) {
-        self.event_in(self.session.database, class, name, key);
-    }
-
-    /// [`Context::event`] of a key in another database.
-    pub fn event_in(&mut self, database: u8, class: Class, name: &'static str, key: &[u8]) {
-        if self.node.clients.notify().wants(class) {
-            self.outbox.borrow_mut().event(database, name, key);
-        }
-    }
-
-    /// For a command that takes away what it answers with: an answer that did not fit is an error, which undoes the command.
-    pub fn refuse_overflow(&self) -> Result<(), CommandError> {
-        if self.reply.overflowed() { Err(too_long(self.node)) } else { Ok(()) }
-    }
-}
-
-impl Context<'_, '_> {
-    /// After a command that may have taken the last element of a key: tells that the key is gone, if it is. Looks only when somebody asks.
-    pub fn event_if_gone(&mut self, key: &[u8]) -> Result<(), CommandError> {
-        if self.node.clients.notify().wants(Class::Generic) && self.keyspace().kind(key)?.is_none() {
-            self.event(Class::Generic, "del", key);
-        }
-        Ok(())
-    }
-}
 
 /// Writes the reply of a command that was executed by a future.
 pub type LaterReply = Box<dyn FnOnce(&mut ReplyWriter<'_>) + Send>;
@@ -173,7 +116,7 @@ pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, database: u8, run: &[Re
 
 /// Executes a request, or says what to wait for.
 pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
-    let (mark, gathered, told) = (cx.reply.mark(), cx.writer.borrow().gathered(), cx.outbox.borrow().len());
+    let begun = cx.begin();
     // A bug in one command is that command's alone: what it gathered is forgotten, what others of the turn gathered is not.
     let outcome = catch_unwind(AssertUnwindSafe(|| try_run(cx, request)));
     let failed = |_| {
@@ -183,28 +126,19 @@ pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
         Ok(step) => {
             if matches!(step, Step::Busy) {
                 // A script that has to be run again.
-                cx.writer.borrow_mut().truncate(gathered);
-                cx.outbox.borrow_mut().truncate(told);
-                cx.reply.rewind(mark);
+                cx.undo(begun);
             }
-            if cx.reply.overflowed() {
+            if let Err(error) = cx.refuse_overflow() {
                 // An error changes nothing.
-                cx.writer.borrow_mut().truncate(gathered);
-                cx.outbox.borrow_mut().truncate(told);
+                cx.fail(begun, &error);
             }
-            check_length(cx.node, cx.reply, mark);
             match cx.session.wait.take() {
                 Some(wait) => Step::Blocked(wait),
                 None => step,
             }
         }
         Err(error) => {
-            cx.writer.borrow_mut().truncate(gathered);
-            cx.outbox.borrow_mut().truncate(told);
-            cx.reply.rewind(mark);
-            let text = error.to_string();
-            cx.reply.error(&text);
-            cx.node.stats.count_error(&text);
+            cx.fail(begun, &error);
             Step::Done
         }
     }

@@ -78,9 +78,9 @@ impl Rights {
     }
 
     /// Those of a script, by its first line; scripts without one may use keys of several slots that it names.
-    fn of_script(body: &[u8]) -> Result<(Self, Vec<u8>), CommandError> {
+    fn of_script(body: &[u8]) -> Result<(Self, &[u8]), CommandError> {
         if !body.starts_with(b"#!") {
-            return Ok((Self::default(), body.to_vec()));
+            return Ok((Self::default(), body));
         }
         let end = body.iter().position(|byte| *byte == b'\n').ok_or_else(|| CommandError::new("ERR Invalid script shebang"))?;
         let line = String::from_utf8_lossy(&body[2..end]).into_owned();
@@ -103,7 +103,7 @@ impl Rights {
                 Self::of(flags).map_err(|flag| CommandError::new(format!("ERR Unexpected flag in script shebang: {flag}")))?;
         }
         // The line stays, empty: places in messages are counted from it.
-        Ok((rights, body[end..].to_vec()))
+        Ok((rights, &body[end..]))
     }
 }
 
@@ -154,7 +154,7 @@ fn script(cx: &mut Context<'_, '_>, request: &Request, sha: Sha, body: &[u8], re
     }
     let name = String::from_utf8_lossy(&sha).into_owned();
     run(cx, &name, Rights { no_writes: rights.no_writes || read_only, ..rights }, |interpreter| {
-        let function = interpreter.script(sha, &text).map_err(|error| {
+        let function = interpreter.script(sha, text).map_err(|error| {
             CommandError::new(format!("ERR Error compiling script (new function): {}", interpreter::message(&error)))
         })?;
         let table = |words: &[Bytes]| words_table(&interpreter.lua, words).map_err(|error| broken(&error));
@@ -334,7 +334,7 @@ pub(super) fn script_command(cx: &mut Context<'_, '_>, request: &Request) -> Out
             let sha = redis::sha1_hex(body);
             let memory_max = cx.node.settings.script_memory_limit.0 as usize;
             let (_, text) = Rights::of_script(body)?;
-            let compiled = interpreter::with(memory_max, |interpreter| Ok(interpreter.script(sha, &text).map(drop)));
+            let compiled = interpreter::with(memory_max, |interpreter| Ok(interpreter.script(sha, text).map(drop)));
             if let Some(Ok(Err(error)) | Err(error)) = compiled {
                 let text = interpreter::message(&error);
                 return Err(CommandError::new(format!("ERR Error compiling script (new function): {text}")));

@@ -113,10 +113,7 @@ pub(super) fn spop(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
                 found = Some(member.to_vec());
                 ControlFlow::Continue(())
             })?;
-            match found {
-                Some(member) => cx.reply.bulk(&member),
-                None => cx.reply.null(),
-            }
+            cx.reply.bulk_or_null(found.as_deref());
             popped
         }
         [count] => {
@@ -152,10 +149,7 @@ pub(super) fn srandmember(cx: &mut Context<'_, '_>, request: &Request) -> Outcom
                     ControlFlow::Break(())
                 })?;
             }
-            match found {
-                Some(member) => cx.reply.bulk(&member),
-                None => cx.reply.null(),
-            }
+            cx.reply.bulk_or_null(found.as_deref());
             return Ok(());
         }
         [count] => numbers::symmetric(count)?,

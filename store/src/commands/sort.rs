@@ -56,10 +56,7 @@ fn execute(cx: &mut Context<'_, '_>, request: &Request, may_store: bool) -> Outc
         None => {
             cx.reply.array(elements.len() * asked.get.len().max(1));
             answers(&keys, &elements, &asked, |value| {
-                match value {
-                    Some(value) => cx.reply.bulk(value),
-                    None => cx.reply.null(),
-                }
+                cx.reply.bulk_or_null(value);
                 if cx.reply.overflowed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
         }

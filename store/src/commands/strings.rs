@@ -10,10 +10,7 @@ type Outcome = Result<(), CommandError>;
 
 pub(super) fn get(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let keys = cx.keyspace();
-    keys.get(&request[1], |value| match value {
-        Some(value) => cx.reply.bulk(value),
-        None => cx.reply.null(),
-    })?;
+    keys.get(&request[1], |value| cx.reply.bulk_or_null(value))?;
     Ok(())
 }
 
@@ -27,8 +24,7 @@ pub(super) fn set(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         }
     }
     match (options.get, outcome.old) {
-        (true, Some(old)) => cx.reply.bulk(&old),
-        (true, None) => cx.reply.null(),
+        (true, old) => cx.reply.bulk_or_null(old.as_deref()),
         (false, _) if outcome.applied => cx.reply.ok(),
         (false, _) => cx.reply.null(),
     }
@@ -96,7 +92,7 @@ pub(super) fn getset(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let options = SetOptions { get: true, ..SetOptions::default() };
     let outcome = cx.keyspace().set(&request[1], &request[2], options)?;
     cx.event(Class::String, "set", &request[1]);
-    optional(cx, outcome.old.as_deref());
+    cx.reply.bulk_or_null(outcome.old.as_deref());
     Ok(())
 }
 
@@ -105,25 +101,15 @@ pub(super) fn getdel(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     if value.is_some() {
         cx.event(Class::Generic, "del", &request[1]);
     }
-    optional(cx, value.as_deref());
+    cx.reply.bulk_or_null(value.as_deref());
     Ok(())
-}
-
-pub(super) fn optional(cx: &mut Context<'_, '_>, value: Option<&[u8]>) {
-    match value {
-        Some(value) => cx.reply.bulk(value),
-        None => cx.reply.null(),
-    }
 }
 
 pub(super) fn mget(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let keys = cx.keyspace();
     cx.reply.array(request.len() - 1);
     for key in &request[1..] {
-        let read = keys.get(key, |value| match value {
-            Some(value) => cx.reply.bulk(value),
-            None => cx.reply.null(),
-        });
+        let read = keys.get(key, |value| cx.reply.bulk_or_null(value));
         match read {
             // As in Redis, what is no string is not there.
             Err(TypeError::WrongType) => cx.reply.null(),

@@ -1,9 +1,6 @@
 //! Commands of parts of strings, and of changes that rest on what a string holds.
 
-use super::{
-    CommandError, Context,
-    strings::{expiry, optional},
-};
+use super::{CommandError, Context, strings::expiry};
 use crate::{
     clients::Class,
     protocol::Request,
@@ -70,7 +67,7 @@ pub(super) fn getex(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         Touch::Persist if value.is_some() => cx.event(Class::Generic, "persist", &request[1]),
         _ => {}
     }
-    optional(cx, value.as_deref());
+    cx.reply.bulk_or_null(value.as_deref());
     Ok(())
 }
 

@@ -9,10 +9,7 @@ use std::{
     },
 };
 
-use super::{
-    CommandError, Session,
-    run::{Context, Later},
-};
+use super::{CommandError, Session, context::Context, run::Later};
 use bytes::Bytes;
 
 use crate::{clients::Histogram, node::Node, protocol::Request};

@@ -188,7 +188,7 @@ pub struct Taken {
 
 /// EXEC of what fits a batch. Every key is claimed.
 pub(super) fn exec(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
-    let (mark, gathered, told) = (cx.reply.mark(), cx.writer.borrow().gathered(), cx.outbox.borrow().len());
+    let begun = cx.begin();
     let Some(Taken { transaction, watching }) = take(cx)? else { return Ok(()) };
     let database = cx.session.database;
     cx.reply.array(transaction.queued.len());
@@ -205,9 +205,7 @@ pub(super) fn exec(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
     cx.session.executing = false;
     if cx.session.rerun {
         // A script used a key that nobody named and somebody else has: all of it is taken back, and executed once that is claimed too.
-        cx.writer.borrow_mut().truncate(gathered);
-        cx.outbox.borrow_mut().truncate(told);
-        cx.reply.rewind(mark);
+        cx.undo(begun);
         cx.session.database = database;
         cx.session.client.queued.set(1 + transaction.queued.len() as u64);
         (cx.session.transaction, cx.session.watching) = (Some(transaction), watching);

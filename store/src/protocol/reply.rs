@@ -102,6 +102,14 @@ impl<'a> ReplyWriter<'a> {
         self.resp2(&resp2::types::BorrowedFrame::BulkString(value));
     }
 
+    /// A bulk string, or no value.
+    pub fn bulk_or_null(&mut self, value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.bulk(value),
+            None => self.null(),
+        }
+    }
+
     /// A text for people: verbatim in RESP3.
     pub fn verbatim(&mut self, text: &str) {
         match self.version {

@@ -22,7 +22,9 @@ use super::turns::{Turn, Turns};
 use crate::{
     blocked::{Registered, TurnEnd},
     clients,
-    commands::{Context, Later, Plane, Serving, Session, Step, check_length, claim, note_time, prefetch, pushes, run, serve},
+    commands::{
+        Context, Later, Plane, Serving, Session, Step, check_length, claim, note_later_time, prefetch, pushes, run, serve,
+    },
     engine::SyncPolicy,
     node::Node,
     protocol::{ProtocolError, ReplyWriter, Request, RequestLimits, RequestReader, Version},
@@ -433,7 +435,7 @@ impl Connection {
         let begun = Instant::now();
         let outcome = later.await;
         if self.node.clients.slow.measures() {
-            note_time(&self.node, &self.session, request, begun.elapsed());
+            note_later_time(&self.node, &self.session, request, begun.elapsed());
         }
         let (node, mark) = (self.node.clone(), self.out.len());
         let mut reply = self.reply();

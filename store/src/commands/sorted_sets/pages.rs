@@ -31,10 +31,7 @@ pub(in crate::commands) fn zrandmember(cx: &mut Context<'_, '_>, request: &Reque
                 ControlFlow::Break(())
             })?;
         }
-        match found {
-            Some(member) => cx.reply.bulk(&member),
-            None => cx.reply.null(),
-        }
+        cx.reply.bulk_or_null(found.as_deref());
         return Ok(());
     };
     let count = numbers::symmetric(count)?;
