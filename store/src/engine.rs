@@ -45,6 +45,7 @@ mod sync;
 mod system;
 mod tuning;
 mod versions;
+mod view;
 mod worker;
 mod writer;
 
@@ -79,4 +80,5 @@ pub use sweep::{Sweep, SweepMembers, SweepPace};
 pub use sync::SyncPolicy;
 pub use system::{SystemBatch, SystemKind, SystemRecords};
 pub use tuning::{Compression, Tuning};
+pub use view::{Held, View};
 pub use writer::{Writer, Written};

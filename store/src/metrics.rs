@@ -113,6 +113,7 @@ fn server(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
     let called = commands::table().map(|spec| (spec.name, spec.calls.get())).filter(|(_, calls)| *calls > 0);
     sheet.counters("command_calls", "Commands executed, by their names", "command", called)?;
     sheet.counter("error_replies", "Commands answered with an error", stats.errors.load(Relaxed))?;
+    sheet.counter("large_replies", "Replies that were sent in pieces", stats.large_replies.load(Relaxed))?;
     sheet.counter("parked_commands", "Commands that waited for a slot's switch", stats.parked.load(Relaxed))
 }
 

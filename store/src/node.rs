@@ -11,7 +11,7 @@ use std::{
 };
 
 use sluice_topology::admin::{NodeStatus, PersistenceStatus};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     blocked::Blocked,
@@ -43,6 +43,8 @@ pub struct Stats {
     pub errors: AtomicU64,
     /// Of these, how many of each code; a bounded number of codes.
     error_codes: Mutex<BTreeMap<String, u64>>,
+    /// Replies that were sent in pieces.
+    pub large_replies: AtomicU64,
     /// Commands that waited for a slot's switch.
     pub parked: AtomicU64,
 }
@@ -69,7 +71,7 @@ impl Stats {
 
     /// Begins to count anew; what is open stays counted.
     pub fn reset(&self) {
-        let counters = [&self.connections_total, &self.connections_rejected, &self.errors, &self.parked];
+        let counters = [&self.connections_total, &self.connections_rejected, &self.errors, &self.parked, &self.large_replies];
         counters.into_iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
         self.error_codes.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -93,6 +95,8 @@ pub struct Node {
     pub blocked: Arc<Blocked>,
     /// Its sweep of what has expired.
     pub sweep: Sweep,
+    /// Places for replies that are sent in pieces.
+    pub large_replies: Arc<Semaphore>,
     /// Its counters.
     pub stats: Stats,
     /// When it started.
@@ -142,6 +146,7 @@ impl Node {
         engine.hear_expired(clients.clone());
         Ok(Self {
             live: Live::new(settings.clone()),
+            large_replies: Arc::new(Semaphore::new(settings.reply_streams_max.max(1) as usize)),
             settings,
             engine,
             cluster,

@@ -3,5 +3,5 @@
 mod reply;
 mod request;
 
-pub use reply::{Aggregate, ReplyWriter, Version};
+pub use reply::{Aggregate, ReplyWriter, Sink, Version};
 pub use request::{ProtocolError, Request, RequestLimits, RequestReader};

@@ -5,6 +5,7 @@ mod apart;
 mod connection;
 mod data;
 mod listen;
+mod pieces;
 mod process;
 mod turns;
 mod waiting;

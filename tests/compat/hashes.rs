@@ -124,7 +124,9 @@ async fn hashes_agree_with_themselves_after_writers_at_once() -> anyhow::Result<
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hash_of_many_fields_is_read_in_pages_and_refused_past_the_limit() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
-    let store = Setup::new(root.path().join("data"), &[("client-output-buffer-limit", "1mb")])?.start().await?;
+    let store = Setup::new(root.path().join("data"), &[("client-output-buffer-limit", "1mb"), ("reply-stream-from", "0")])?
+        .start()
+        .await?;
     let mut connection = Connection::open(&store.address()).await?;
     let fields: Vec<String> = (0..20_000).map(|number| format!("field:{number:05}")).collect();
     let commands: Vec<Vec<String>> = fields

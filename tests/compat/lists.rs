@@ -155,7 +155,7 @@ async fn lists_agree_with_themselves_after_writers_at_once() -> anyhow::Result<(
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_taken_off_a_long_list_is_never_seen_again() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
-    let setup = Setup::new(root.path().join("data"), &[("client-output-buffer-limit", "1mb")])?;
+    let setup = Setup::new(root.path().join("data"), &[("client-output-buffer-limit", "1mb"), ("reply-stream-from", "0")])?;
     let mut store = setup.start().await?;
     let mut connection = Connection::open(&store.address()).await?;
     let element = |number: usize| format!("{number:05}:{}", "v".repeat(100));

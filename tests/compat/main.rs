@@ -13,6 +13,7 @@ mod geo;
 mod hashes;
 mod hostile;
 mod kvrocks;
+mod large_replies;
 mod lists;
 mod pubsub;
 mod reference;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     CommandError, Context,
     lists::{ManyPop, end, move_one, pop_one},
+    session::Unanswered,
 };
 use crate::{
     blocked::Wait,
@@ -70,7 +71,7 @@ impl Context<'_, '_> {
     /// There is nothing to answer with: the command waits, or answers `nothing` where it must not.
     pub(super) fn wait_or(&mut self, nothing: Nothing, wait: impl FnOnce() -> Wait) {
         match nothing {
-            _ if !self.session.executing => self.session.wait = Some(wait()),
+            _ if !self.session.executing => self.session.unanswered = Some(Unanswered::Waits(wait())),
             Nothing::Value => self.reply.null(),
             Nothing::Array => self.reply.null_array(),
         }

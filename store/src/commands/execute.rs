@@ -12,6 +12,7 @@ use sluice_topology::Slot;
 use super::{
     CommandError, Context, Later, Session, Step, monitor,
     run::{keys, route, unknown},
+    session::Unanswered,
     table::{self, CommandSpec, Flags, Handler},
 };
 use crate::{
@@ -40,7 +41,10 @@ pub(super) fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, requ
             if let Some(begun) = cx.clock {
                 let now = Instant::now();
                 cx.clock = Some(now);
-                note_time(cx.node, cx.session, spec, request, now - begun);
+                // What is answered in pieces is noted once it was read.
+                if !matches!(cx.session.unanswered, Some(Unanswered::Large(_))) {
+                    note_time(cx.node, cx.session, spec, request, now - begun);
+                }
             }
             if outcome.is_ok() && cx.session.rerun {
                 // Inside EXEC all of it is executed again.

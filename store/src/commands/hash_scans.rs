@@ -3,8 +3,17 @@
 
 use std::ops::ControlFlow;
 
-use super::{CommandError, Context, numbers, pages};
-use crate::protocol::{Aggregate, ReplyWriter, Request};
+use bytes::Bytes;
+
+use super::{
+    CommandError, Context,
+    large::{Large, TEXT_LEN_MIN},
+    numbers, pages,
+};
+use crate::{
+    protocol::{Aggregate, ReplyWriter, Request, Version},
+    types::Keyspace,
+};
 
 type Outcome = Result<(), CommandError>;
 
@@ -17,26 +26,49 @@ enum Part {
 }
 
 pub(super) fn hgetall(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    all(cx, request, Aggregate::Map, Part::Both)
+    all(cx, request, Part::Both)
 }
 
 pub(super) fn hkeys(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    all(cx, request, Aggregate::Array, Part::Field)
+    all(cx, request, Part::Field)
 }
 
 pub(super) fn hvals(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    all(cx, request, Aggregate::Array, Part::Value)
+    all(cx, request, Part::Value)
 }
 
-fn all(cx: &mut Context<'_, '_>, request: &Request, aggregate: Aggregate, part: Part) -> Outcome {
-    let hash = cx.keyspace().hash(&request[1])?;
-    cx.reply.counted(aggregate, |reply| {
+fn all(cx: &mut Context<'_, '_>, request: &Request, part: Part) -> Outcome {
+    cx.answer_large(AllFields { key: request[1].clone(), part })
+}
+
+/// All fields of a hash.
+struct AllFields {
+    key: Bytes,
+    part: Part,
+}
+
+impl Large for AllFields {
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    fn aggregate(&self) -> Aggregate {
+        if matches!(self.part, Part::Both) { Aggregate::Map } else { Aggregate::Array }
+    }
+
+    fn count(&self, keys: Keyspace<'_>, _: Version) -> Result<Option<usize>, CommandError> {
+        Ok(Some(keys.hash(&self.key)?.map_or(Ok(0), |hash| hash.size())? as usize))
+    }
+
+    fn write(&self, keys: Keyspace<'_>, reply: &mut ReplyWriter<'_>) -> Result<usize, CommandError> {
         let mut count = 0;
-        if let Some(hash) = hash {
-            hash.each(None, |field, value| write(reply, part, field, value, &mut count))?;
+        if let Some(hash) = keys.hash(&self.key)?
+            && reply.expect(hash.size()? * TEXT_LEN_MIN)
+        {
+            hash.each(None, |field, value| write(reply, self.part, field, value, &mut count))?;
         }
         Ok(count)
-    })
+    }
 }
 
 /// Answers with one field; breaks when the reply is full.
@@ -75,7 +107,7 @@ pub(super) fn hrandfield(cx: &mut Context<'_, '_>, request: &Request) -> Outcome
     let hash = cx.keyspace().hash(&request[1])?;
     let bytes_max = cx.node.live.reply_len_max();
     // RESP3 has a pair for each field.
-    let paired = with_values && cx.reply.version() == crate::protocol::Version::Resp3;
+    let paired = with_values && cx.reply.version() == Version::Resp3;
     cx.reply.counted(Aggregate::Array, |reply| {
         let mut written = 0;
         let Some(hash) = hash else { return Ok(0) };

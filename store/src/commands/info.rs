@@ -174,6 +174,7 @@ fn stats(node: &Node) -> String {
         ("pubsubshard_channels", node.clients.channels.count(Subscription::Shard).to_string()),
         ("client_output_buffer_limit_disconnections", node.clients.dropped.load(Relaxed).to_string()),
         ("slowlog_commands", node.clients.slow.len().to_string()),
+        ("large_replies_total", stats.large_replies.load(Relaxed).to_string()),
         ("parked_commands_total", stats.parked.load(Relaxed).to_string()),
     ])
 }

@@ -4,10 +4,13 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::{Class, CommandError, Context};
+use super::{
+    Class, CommandError, Context,
+    large::{Large, TEXT_LEN_MIN},
+};
 use crate::{
-    protocol::{Aggregate, ReplyWriter, Request},
-    types::{End, List, offsets_of_range, parse_integer},
+    protocol::{Aggregate, ReplyWriter, Request, Version},
+    types::{End, Keyspace, List, offsets_of_range, parse_integer},
 };
 
 type Outcome = Result<(), CommandError>;
@@ -131,17 +134,43 @@ pub(super) fn lset(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 
 pub(super) fn lrange(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let (start, stop) = (parse_integer(&request[2])?, parse_integer(&request[3])?);
-    let Some(list) = cx.keyspace().list(&request[1])? else {
-        cx.reply.array(0);
-        return Ok(());
-    };
-    let offsets = offsets_of_range(start, stop, list.size());
-    cx.reply.array((offsets.end - offsets.start) as usize);
-    list.each(offsets, false, |_, value| {
-        cx.reply.bulk(value);
-        if cx.reply.overflowed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    Ok(())
+    cx.answer_large(ElementsBetween { key: request[1].clone(), start, stop })
+}
+
+/// The elements of a list between two indexes.
+struct ElementsBetween {
+    key: Bytes,
+    start: i64,
+    stop: i64,
+}
+
+impl Large for ElementsBetween {
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    fn aggregate(&self) -> Aggregate {
+        Aggregate::Array
+    }
+
+    fn count(&self, keys: Keyspace<'_>, _: Version) -> Result<Option<usize>, CommandError> {
+        let size = keys.list(&self.key)?.map_or(0, |list| list.size());
+        let offsets = offsets_of_range(self.start, self.stop, size);
+        Ok(Some((offsets.end - offsets.start) as usize))
+    }
+
+    fn write(&self, keys: Keyspace<'_>, reply: &mut ReplyWriter<'_>) -> Result<usize, CommandError> {
+        let Some(list) = keys.list(&self.key)? else { return Ok(0) };
+        let (offsets, mut count) = (offsets_of_range(self.start, self.stop, list.size()), 0);
+        if reply.expect((offsets.end - offsets.start) * TEXT_LEN_MIN) {
+            list.each(offsets, false, |_, value| {
+                reply.bulk(value);
+                count += 1;
+                if reply.overflowed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+        }
+        Ok(count)
+    }
 }
 
 pub(super) fn ltrim(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {

@@ -13,7 +13,8 @@ use sluice_topology::Slot;
 use super::{
     CommandError, Context, Session,
     execute::execute,
-    session::Plane,
+    large::LargeReply,
+    session::{Plane, Unanswered},
     subcommands,
     table::{self, CommandSpec, Flags, Handler},
     transactions::{self, Transaction},
@@ -57,6 +58,8 @@ pub enum Step {
     Apart,
     /// The reply comes from a future.
     Later(Later),
+    /// The reply is sent in pieces, once the turn is committed.
+    Large(Box<LargeReply>),
     /// There is nothing to answer with yet: the connection waits for that. Nothing was changed.
     Blocked(Wait),
 }
@@ -132,8 +135,9 @@ pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
                 // An error changes nothing.
                 cx.fail(begun, &error);
             }
-            match cx.session.wait.take() {
-                Some(wait) => Step::Blocked(wait),
+            match cx.session.unanswered.take() {
+                Some(Unanswered::Waits(wait)) => Step::Blocked(wait),
+                Some(Unanswered::Large(reply)) => Step::Large(reply),
                 None => step,
             }
         }

@@ -111,7 +111,7 @@ impl Serving<'_> {
                 Attempt::Over
             }
             // Its other keys are somebody else's just now, or its slot is about to leave: it waits for that by itself.
-            Step::Busy | Step::Wait | Step::Paused | Step::Apart | Step::Later(_) => {
+            Step::Busy | Step::Wait | Step::Paused | Step::Apart | Step::Later(_) | Step::Large(_) => {
                 if self.node.blocked.take(waiter) {
                     waiter.wake(Woken::Retry);
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::transactions::Transaction;
+use super::{large::LargeReply, transactions::Transaction};
 use crate::{
     blocked::Wait,
     clients::{Client, Watching},
@@ -67,6 +67,14 @@ pub struct Waited {
     pub deadline: Option<Instant>,
 }
 
+/// Why a command was executed and has not answered.
+pub enum Unanswered {
+    /// There is nothing to answer with yet.
+    Waits(Wait),
+    /// Its answer is sent in pieces.
+    Large(Box<LargeReply>),
+}
+
 /// The state of a connection that commands read and change.
 pub struct Session {
     /// What others see of it.
@@ -91,8 +99,8 @@ pub struct Session {
     pub executing: bool,
     /// The command under way has waited, and is executed once more.
     pub waited: Option<Waited>,
-    /// What the command that was just executed waits for.
-    pub wait: Option<Wait>,
+    /// Why the command that was just executed has not answered yet.
+    pub unanswered: Option<Unanswered>,
     /// Keys that a script uses without naming them, to be claimed before it is run again.
     pub unnamed: Vec<Bytes>,
     /// Whether the script that ran last has to be run again.
@@ -116,7 +124,7 @@ impl Session {
             watching: None,
             executing: false,
             waited: None,
-            wait: None,
+            unanswered: None,
             unnamed: Vec::new(),
             rerun: false,
             closing: false,

@@ -4,10 +4,14 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::{Class, CommandError, Context, lengths, numbers, pages};
+use super::{
+    Class, CommandError, Context,
+    large::{Large, TEXT_LEN_MIN},
+    lengths, numbers, pages,
+};
 use crate::{
-    protocol::{Aggregate, ReplyWriter, Request},
-    types::{Removed, SetOperation},
+    protocol::{Aggregate, ReplyWriter, Request, Version},
+    types::{Keyspace, Removed, SetOperation},
 };
 
 type Outcome = Result<(), CommandError>;
@@ -73,14 +77,36 @@ pub(super) fn scard(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 pub(super) fn smembers(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let set = cx.keyspace().members_of(&request[1])?;
-    cx.reply.counted(Aggregate::Set, |reply| {
+    cx.answer_large(AllMembers { key: request[1].clone() })
+}
+
+/// All members of a set.
+struct AllMembers {
+    key: Bytes,
+}
+
+impl Large for AllMembers {
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    fn aggregate(&self) -> Aggregate {
+        Aggregate::Set
+    }
+
+    fn count(&self, keys: Keyspace<'_>, _: Version) -> Result<Option<usize>, CommandError> {
+        Ok(Some(keys.members_of(&self.key)?.map_or(0, |set| set.size()) as usize))
+    }
+
+    fn write(&self, keys: Keyspace<'_>, reply: &mut ReplyWriter<'_>) -> Result<usize, CommandError> {
         let mut count = 0;
-        if let Some(set) = set {
+        if let Some(set) = keys.members_of(&self.key)?
+            && reply.expect(set.size() * TEXT_LEN_MIN)
+        {
             set.each(None, |member| write(reply, member, &mut count))?;
         }
         Ok(count)
-    })
+    }
 }
 
 /// Answers with one member; breaks when the reply is full.

@@ -113,8 +113,8 @@ fn write_member(reply: &mut ReplyWriter<'_>, member: &[u8], score: Option<f64>) 
 }
 
 /// How many replies members are, as [`write_member`] writes them.
-fn replies(reply: &ReplyWriter<'_>, members: usize, with_scores: bool) -> usize {
-    if with_scores && reply.version() == Version::Resp2 { 2 * members } else { members }
+fn replies(version: Version, members: usize, with_scores: bool) -> usize {
+    if with_scores && version == Version::Resp2 { 2 * members } else { members }
 }
 
 pub(super) fn zrem(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {

@@ -10,10 +10,10 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::{Class, CommandError, Context};
+use super::{Class, CommandError, Context, large::Large};
 use crate::{
-    protocol::{Aggregate, ReplyWriter, Request},
-    types::{EntryId, Fields, NotAdded, Stream, parse_integer},
+    protocol::{Aggregate, ReplyWriter, Request, Version},
+    types::{EntryId, Fields, Keyspace, NotAdded, Stream, parse_integer},
 };
 use options::{Adding, interval, invalid_id, trimming};
 
@@ -45,19 +45,28 @@ fn write_entry(reply: &mut ReplyWriter<'_>, id: EntryId, fields: Fields<'_>) -> 
 fn write_entries(
     reply: &mut ReplyWriter<'_>,
     stream: &Stream<'_>,
-    (from, to): (EntryId, EntryId),
+    span: (EntryId, EntryId),
     count: u64,
     reverse: bool,
 ) -> Outcome {
-    reply.counted(Aggregate::Array, |reply| {
-        let mut written = 0;
-        stream.range(from, to, reverse, |id, fields| {
-            written += 1;
-            let flow = write_entry(reply, id, fields);
-            if count > 0 && written as u64 >= count { ControlFlow::Break(()) } else { flow }
-        })?;
-        Ok(written)
-    })
+    reply.counted(Aggregate::Array, |reply| write_each(reply, stream, span, count, reverse))
+}
+
+/// The same without their header; how many they are.
+fn write_each(
+    reply: &mut ReplyWriter<'_>,
+    stream: &Stream<'_>,
+    (from, to): (EntryId, EntryId),
+    count: u64,
+    reverse: bool,
+) -> Result<usize, CommandError> {
+    let mut written = 0;
+    stream.range(from, to, reverse, |id, fields| {
+        written += 1;
+        let flow = write_entry(reply, id, fields);
+        if count > 0 && written as u64 >= count { ControlFlow::Break(()) } else { flow }
+    })?;
+    Ok(written)
 }
 
 /// A name of a group or a consumer is part of a key in storage, and as long as a key may be.
@@ -123,15 +132,44 @@ fn range(cx: &mut Context<'_, '_>, request: &Request, (from, to): (&[u8], &[u8])
             _ => return Err(CommandError::syntax()),
         }
     }
-    let Some(stream) = cx.keyspace().stream(&request[1])? else {
-        cx.reply.array(0);
-        return Ok(());
-    };
     if count == Some(0) {
-        cx.reply.null_array();
+        match cx.keyspace().stream(&request[1])? {
+            Some(_) => cx.reply.null_array(),
+            None => cx.reply.array(0),
+        }
         return Ok(());
     }
-    write_entries(cx.reply, &stream, span, count.unwrap_or(0), reverse)
+    cx.answer_large(EntriesBetween { key: request[1].clone(), span, most: count.unwrap_or(0), reverse })
+}
+
+/// The entries of a stream between two ids.
+struct EntriesBetween {
+    key: Bytes,
+    span: (EntryId, EntryId),
+    /// At most so many of them; 0: all.
+    most: u64,
+    reverse: bool,
+}
+
+impl Large for EntriesBetween {
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    fn aggregate(&self) -> Aggregate {
+        Aggregate::Array
+    }
+
+    fn count(&self, _: Keyspace<'_>, _: Version) -> Result<Option<usize>, CommandError> {
+        Ok(None)
+    }
+
+    fn write(&self, keys: Keyspace<'_>, reply: &mut ReplyWriter<'_>) -> Result<usize, CommandError> {
+        match keys.stream(&self.key)? {
+            Some(stream) => write_each(reply, &stream, self.span, self.most, self.reverse),
+            None => Ok(0),
+        }
+    }
 }
 
 pub(super) fn xdel(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {

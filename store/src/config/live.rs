@@ -10,6 +10,7 @@ use std::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use super::settings::{Settings, specs};
@@ -31,6 +32,8 @@ pub struct Live {
     timeout: AtomicU32,
     flush_wait: AtomicBool,
     reply_len_max: AtomicUsize,
+    reply_stream_from: AtomicUsize,
+    reply_stream_timeout_ms: AtomicU64,
     park_timeout_ms: AtomicU64,
     lua_time_limit: AtomicU64,
     stream_node_max_entries: AtomicU32,
@@ -66,6 +69,8 @@ impl Live {
             timeout: AtomicU32::new(0),
             flush_wait: AtomicBool::new(false),
             reply_len_max: AtomicUsize::new(0),
+            reply_stream_from: AtomicUsize::new(0),
+            reply_stream_timeout_ms: AtomicU64::new(0),
             park_timeout_ms: AtomicU64::new(0),
             lua_time_limit: AtomicU64::new(0),
             stream_node_max_entries: AtomicU32::new(0),
@@ -99,6 +104,16 @@ impl Live {
     /// Longest reply, in bytes.
     pub fn reply_len_max(&self) -> usize {
         self.reply_len_max.load(Ordering::Relaxed)
+    }
+
+    /// A reply with all of a collection that is longer than that is sent in pieces; `None`: none is.
+    pub fn reply_stream_from(&self) -> Option<usize> {
+        Some(self.reply_stream_from.load(Ordering::Relaxed)).filter(|from| *from > 0)
+    }
+
+    /// For a client to take a piece of a reply.
+    pub fn reply_stream_timeout(&self) -> Duration {
+        Duration::from_millis(self.reply_stream_timeout_ms.load(Ordering::Relaxed))
     }
 
     /// Milliseconds after which a script is ended.
@@ -155,6 +170,8 @@ impl Live {
         // 0 is no limit to Redis; here every limit is a number, and this the largest.
         let normal = settings.client_output_buffer_limit.normal;
         self.reply_len_max.store(if normal == 0 { usize::MAX >> 1 } else { normal as usize }, Ordering::Relaxed);
+        self.reply_stream_from.store(settings.reply_stream_from.0 as usize, Ordering::Relaxed);
+        self.reply_stream_timeout_ms.store(settings.reply_stream_timeout_ms, Ordering::Relaxed);
         self.lua_time_limit.store(settings.lua_time_limit, Ordering::Relaxed);
         let together = if settings.stream_node_max_entries == 0 { 100 } else { settings.stream_node_max_entries };
         self.stream_node_max_entries.store(together, Ordering::Relaxed);

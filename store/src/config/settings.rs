@@ -126,7 +126,10 @@ settings! {
     proto_max_bulk_len: Bytes = Bytes(512 << 20), "proto-max-bulk-len", "Longest argument of a request, in bytes.";
     request_args_max: u32 = 1 << 20, "request-args-max", "Most arguments of a request.";
     client_query_buffer_limit: Bytes = Bytes(1 << 30), "client-query-buffer-limit", "Longest request in all, and longest transaction, in bytes.";
-    #[live] client_output_buffer_limit: OutputLimits = OutputLimits::default(), "client-output-buffer-limit", "Longest reply of a client (`normal`, or one size alone), and how much may wait for a subscriber (`pubsub`): class, hard limit, soft limit, seconds over the soft limit; 0: none. A client that does not take its replies within a minute is disconnected.";
+    #[live] client_output_buffer_limit: OutputLimits = OutputLimits::default(), "client-output-buffer-limit", "Longest reply of a client (`normal`, or one size alone) that is built whole, and how much may wait for a subscriber (`pubsub`): class, hard limit, soft limit, seconds over the soft limit; 0: none. A client that does not take its replies within a minute is disconnected.";
+    #[live] reply_stream_from: Bytes = Bytes(1 << 20), "reply-stream-from", "A reply with all of a hash, set, list, sorted set or stream that is longer than this is sent in pieces, as of one moment, while it is read; 0: none is.";
+    reply_streams_max: u32 = 16, "reply-streams-max", "Most replies sent in pieces at once; each has up to 2 MB of pieces in memory.";
+    #[live] reply_stream_timeout_ms: u64 = 30_000, "reply-stream-timeout-ms", "Milliseconds a client has for each 256 KB of a reply that is sent in pieces, before it is disconnected; and a reply for its turn where reply-streams-max are being sent.";
     #[live] notify: Notify = Notify::default(), "notify-keyspace-events", "Which events of keys are published: letters of Redis (K, E, g, $, l, s, h, z, x, e, t, m, n, d, A); empty: none.";
     #[live] lua_time_limit: u64 = 5000, "lua-time-limit", "Milliseconds after which a script is ended; it has then changed nothing.";
     script_memory_limit: Bytes = Bytes(64 << 20), "script-memory-limit", "Bytes of memory that scripts may use in each thread that serves clients.";

@@ -40,6 +40,12 @@ impl Bytes<'_> {
 /// A key's record as it was read.
 pub struct Stored<'a>(Bytes<'a>);
 
+impl<'a> Stored<'a> {
+    pub(super) fn pinned(slice: DBPinnableSlice<'a>) -> Self {
+        Self(Bytes::Pinned(slice))
+    }
+}
+
 impl Stored<'_> {
     /// The record.
     pub fn record(&self) -> Result<Record<'_>, EngineError> {
@@ -58,6 +64,12 @@ impl Stored<'_> {
 
 /// The value of a subkey as it was read.
 pub struct StoredValue<'a>(Bytes<'a>);
+
+impl<'a> StoredValue<'a> {
+    pub(super) fn pinned(slice: DBPinnableSlice<'a>) -> Self {
+        Self(Bytes::Pinned(slice))
+    }
+}
 
 impl Deref for StoredValue<'_> {
     type Target = [u8];

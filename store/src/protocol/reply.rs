@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use redis_protocol::{resp2, resp3};
 
 /// Protocol version of a connection.
@@ -27,21 +27,48 @@ pub enum Aggregate {
     Set,
 }
 
+/// Takes a piece of a reply; false: nobody wants the rest.
+pub type Sink<'a> = dyn FnMut(Bytes) -> bool + 'a;
+
 /// Writes replies behind one another into a connection's output.
 pub struct ReplyWriter<'a> {
     out: &'a mut BytesMut,
     version: Version,
     len_max: usize,
     overflowed: bool,
+    sink: Option<&'a mut Sink<'a>>,
 }
 
 impl<'a> ReplyWriter<'a> {
     /// A writer into that buffer, which it lets grow to `len_max` bytes and not beyond.
     pub fn new(out: &'a mut BytesMut, version: Version, len_max: usize) -> Self {
-        Self { out, version, len_max, overflowed: false }
+        Self { out, version, len_max, overflowed: false, sink: None }
     }
 
-    /// Whether something was left out because the buffer was full.
+    /// A writer that gives what it wrote to `sink` whenever it is about to be more than `piece_len` bytes; the rest by
+    /// [`ReplyWriter::flush`]. What was written cannot be taken back, and no header can be put before it.
+    pub fn in_pieces(out: &'a mut BytesMut, version: Version, piece_len: usize, sink: &'a mut Sink<'a>) -> Self {
+        Self { out, version, len_max: piece_len, overflowed: false, sink: Some(sink) }
+    }
+
+    /// The length that the buffer may grow to.
+    pub fn len_max(&self) -> usize {
+        self.len_max
+    }
+
+    /// Lets the buffer grow to that length from now on.
+    pub fn set_len_max(&mut self, len_max: usize) {
+        self.len_max = len_max;
+    }
+
+    /// At least so many bytes are to follow: whether they fit. It is known at once then that they do not.
+    pub fn expect(&mut self, bytes: u64) -> bool {
+        let room = self.len_max.saturating_sub(self.out.len()) as u64;
+        self.overflowed |= self.sink.is_none() && bytes > room;
+        !self.overflowed
+    }
+
+    /// Whether something was left out because the buffer was full, or nobody wants the pieces.
     pub fn overflowed(&self) -> bool {
         self.overflowed
     }
@@ -96,10 +123,35 @@ impl<'a> ReplyWriter<'a> {
     /// A bulk string. The only kind of reply that can be large; it is what the limit is checked at.
     pub fn bulk(&mut self, value: &[u8]) {
         if self.overflowed || self.out.len() + value.len() > self.len_max {
-            self.overflowed = true;
-            return;
+            return self.bulk_past_limit(value);
         }
         self.resp2(&resp2::types::BorrowedFrame::BulkString(value));
+    }
+
+    #[cold]
+    fn bulk_past_limit(&mut self, value: &[u8]) {
+        self.flush();
+        if self.sink.is_none() {
+            self.overflowed = true;
+        }
+        if self.overflowed {
+            return;
+        }
+        self.header(b'$', value.len());
+        for piece in value.chunks(self.len_max.max(1)) {
+            self.out.extend_from_slice(piece);
+            self.flush();
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// Gives what was written to the sink, if there is one.
+    pub fn flush(&mut self) {
+        let Some(sink) = &mut self.sink else { return };
+        if !self.overflowed && !self.out.is_empty() {
+            self.overflowed = !sink(self.out.split().freeze());
+            self.out.reserve(self.len_max);
+        }
     }
 
     /// A bulk string, or no value.
@@ -207,12 +259,17 @@ impl<'a> ReplyWriter<'a> {
     pub fn counted<E>(&mut self, aggregate: Aggregate, elements: impl FnOnce(&mut Self) -> Result<usize, E>) -> Result<(), E> {
         let mark = self.mark();
         let count = elements(self)?;
-        self.insert_header(mark, |reply| match aggregate {
-            Aggregate::Array => reply.array(count),
-            Aggregate::Map => reply.map(count),
-            Aggregate::Set => reply.set(count),
-        });
+        self.insert_header(mark, |reply| reply.aggregate(aggregate, count));
         Ok(())
+    }
+
+    /// The header of an aggregate.
+    pub fn aggregate(&mut self, aggregate: Aggregate, count: usize) {
+        match aggregate {
+            Aggregate::Array => self.array(count),
+            Aggregate::Map => self.map(count),
+            Aggregate::Set => self.set(count),
+        }
     }
 
     /// Writes a header before what was written since that mark.
@@ -290,6 +347,51 @@ mod tests {
         let mut reply = ReplyWriter::new(&mut out, Version::Resp2, 100);
         (0..50).for_each(|_| reply.bulk(&[b'x'; 30]));
         assert!(reply.overflowed() && reply.mark() < 150);
+    }
+
+    #[test]
+    fn pieces_are_bounded_whatever_they_are_of_and_together_the_same_reply() {
+        let all = |reply: &mut ReplyWriter<'_>| {
+            reply.array(42);
+            (0..40).for_each(|_| reply.bulk(&[b'x'; 30]));
+            reply.bulk(&[b'y'; 1000]);
+            reply.double("1.5");
+        };
+        let (mut out, mut pieces) = (BytesMut::new(), Vec::new());
+        let mut sink = |piece: Bytes| {
+            pieces.push(piece);
+            true
+        };
+        let mut reply = ReplyWriter::in_pieces(&mut out, Version::Resp3, 100, &mut sink);
+        assert!(reply.expect(1 << 30), "whatever its length");
+        all(&mut reply);
+        reply.flush();
+        assert!(!reply.overflowed());
+        assert!(pieces.len() > 20 && pieces.iter().all(|piece| !piece.is_empty() && piece.len() < 130));
+        assert_eq!(pieces.concat(), written(Version::Resp3, all).into_bytes());
+    }
+
+    #[test]
+    fn nothing_is_written_once_nobody_wants_it() {
+        let (mut out, mut asked) = (BytesMut::new(), 0);
+        let mut sink = |_| {
+            asked += 1;
+            false
+        };
+        let mut reply = ReplyWriter::in_pieces(&mut out, Version::Resp2, 100, &mut sink);
+        (0..50).for_each(|_| reply.bulk(&[b'x'; 30]));
+        assert!(reply.overflowed() && reply.mark() < 150);
+        assert_eq!(asked, 1);
+    }
+
+    #[test]
+    fn what_cannot_fit_is_known_before_it_is_written() {
+        let mut out = BytesMut::new();
+        let mut reply = ReplyWriter::new(&mut out, Version::Resp2, 100);
+        reply.ok();
+        assert!(reply.expect(95) && !reply.overflowed());
+        reply.set_len_max(50);
+        assert!(!reply.expect(46) && reply.overflowed());
     }
 
     #[test]

@@ -12,18 +12,15 @@ use std::{
 };
 
 use bytes::BytesMut;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
 use super::turns::{Turn, Turns};
 use crate::{
     blocked::{Registered, TurnEnd},
     clients,
     commands::{
-        Context, Later, Plane, Serving, Session, Step, check_length, claim, note_later_time, prefetch, pushes, run, serve,
+        Context, LargeReply, Later, Plane, Serving, Session, Step, check_length, claim, note_later_time, prefetch, pushes, run,
+        serve,
     },
     engine::SyncPolicy,
     node::Node,
@@ -89,6 +86,8 @@ pub(super) enum Stopped {
     Busy(Request),
     /// The reply comes from a future.
     Later(Later, Request),
+    /// The reply is sent in pieces.
+    Large(Box<LargeReply>, Request),
     /// It waits for keys.
     Blocked(Box<Registered>),
 }
@@ -322,6 +321,7 @@ impl Connection {
                     };
                 }
                 Step::Later(later) => return Stopped::Later(later, request),
+                Step::Large(reply) => return Stopped::Large(reply, request),
                 Step::Blocked(mut wait) => {
                     // In the turn in which it looked, whose writer holds its keys.
                     let Session { client, database, version, .. } = &self.session;
@@ -347,6 +347,10 @@ impl Connection {
                     // What was answered before does not wait for this one.
                     self.send().await?;
                     return self.answer_later(later, &request).await;
+                }
+                Stopped::Large(reply, request) => {
+                    self.send().await?;
+                    return self.answer_in_pieces(*reply, &request).await;
                 }
                 Stopped::Blocked(registered) => {
                     self.send().await?;
@@ -472,7 +476,9 @@ impl Connection {
             Err(error) => return Err(error.into()),
         };
         if sent < self.out.len() {
-            timeout(SEND_TIMEOUT, self.stream.write_all(&self.out[sent..])).await.map_err(|_| End::Closed)??;
+            let out = std::mem::take(&mut self.out);
+            self.deliver(&out[sent..], SEND_TIMEOUT).await?;
+            self.out = out;
         }
         self.out.clear();
         if self.out.capacity() > READ_MAX {

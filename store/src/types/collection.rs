@@ -79,6 +79,9 @@ impl<'e> Members<'e> {
 
     /// Calls `with` with the value of a subkey, `None` when there is none. At most one point read, no copy.
     pub(super) fn get<R>(&self, family: Subkeys, subkey: &[u8], with: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, TypeError> {
+        if let Some(view) = self.keys.view() {
+            return Ok(with(view.get_subkey(self.space(family), subkey)?.as_deref()));
+        }
         {
             let writer = self.keys.writer().borrow();
             match writer.pending_subkey(self.space(family), subkey) {
@@ -98,7 +101,7 @@ impl<'e> Members<'e> {
         subkeys: &[&[u8]],
         mut each: impl FnMut(Option<&[u8]>) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
-        if subkeys.len() < TOGETHER_MIN {
+        if subkeys.len() < TOGETHER_MIN || self.keys.view().is_some() {
             for subkey in subkeys {
                 if self.get(family, subkey, &mut each)?.is_break() {
                     break;
@@ -131,6 +134,9 @@ impl<'e> Members<'e> {
         span: Span<'_>,
         each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
+        if let Some(view) = self.keys.view() {
+            return Ok(view.scan_subkeys(self.space(family), span, each)?);
+        }
         let overlay = self.keys.writer().borrow().overlay(self.space(family), &span);
         Ok(self.keys.engine().scan_subkeys(self.space(family), span, &overlay, each)?)
     }
@@ -139,12 +145,19 @@ impl<'e> Members<'e> {
 impl Members<'_> {
     /// How many entries of the index are in a span, none of them below `floor`, by the table of ranks; see `engine/ranks.rs`.
     pub(super) fn count_ranked(&self, span: Span<'_>, floor: &[u8], make: bool) -> Result<Option<u64>, TypeError> {
+        // The tables are of now.
+        if self.keys.view().is_some() {
+            return Ok(None);
+        }
         let space = self.space(Subkeys::Score);
         Ok(self.keys.engine().count_ranked(&self.keys.writer().borrow(), space, span, floor, make)?)
     }
 
     /// Where the entry of a rank is in the index, in which nothing is below `floor`, by the table of ranks; see `engine/ranks.rs`.
     pub(super) fn spot_ranked(&self, rank: u64, floor: &[u8], make: bool) -> Result<Option<Spot>, TypeError> {
+        if self.keys.view().is_some() {
+            return Ok(None);
+        }
         let space = self.space(Subkeys::Score);
         Ok(self.keys.engine().spot_ranked(&self.keys.writer().borrow(), space, rank, floor, make)?)
     }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, cell::RefCell};
 use sluice_topology::Slot;
 
 use super::prefetch::Prefetch;
-use crate::engine::{Discarded, Engine, EngineError, Gathered, Home, Kind, Record, Stored, Writer};
+use crate::engine::{Discarded, Engine, EngineError, Gathered, Home, Kind, Record, Stored, View, Writer};
 
 /// Why an operation on a key is refused. The texts are Redis' own.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +109,7 @@ pub struct Keyspace<'e> {
     engine: &'e Engine,
     writer: &'e RefCell<Writer>,
     prefetch: Option<&'e Prefetch<'e>>,
+    view: Option<&'e View<'e>>,
     database: u8,
     now_ms: u64,
 }
@@ -116,7 +117,7 @@ pub struct Keyspace<'e> {
 impl<'e> Keyspace<'e> {
     /// The keys of a database as of that time, Unix milliseconds. Changes are gathered by the writer.
     pub fn new(engine: &'e Engine, writer: &'e RefCell<Writer>, database: u8, now_ms: u64) -> Self {
-        Self { engine, writer, prefetch: None, database, now_ms }
+        Self { engine, writer, prefetch: None, view: None, database, now_ms }
     }
 
     /// Those of another database.
@@ -136,6 +137,16 @@ impl<'e> Keyspace<'e> {
         Self { prefetch, ..self }
     }
 
+    /// The same, read as of the moment of a view, whose place is the only one that may be asked for. Nothing is gathered by the writer.
+    #[must_use]
+    pub fn as_of(self, view: &'e View<'e>) -> Self {
+        Self { view: Some(view), ..self }
+    }
+
+    pub(super) fn view(&self) -> Option<&'e View<'e>> {
+        self.view
+    }
+
     pub(super) fn engine(&self) -> &'e Engine {
         self.engine
     }
@@ -150,6 +161,9 @@ impl<'e> Keyspace<'e> {
 
     /// The record of a key, expired or not: what the writer gathered for it, what was read ahead, or what the database holds.
     pub(super) fn stored(&self, home: Home, key: &[u8]) -> Result<Option<Stored<'e>>, EngineError> {
+        if let Some(view) = self.view {
+            return view.get(home, key);
+        }
         let writer = self.writer.borrow();
         match writer.gathered_record(home, key) {
             Gathered::Put(stored) => return Ok(Some(stored)),

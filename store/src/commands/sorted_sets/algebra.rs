@@ -40,7 +40,7 @@ pub(in crate::commands) fn zdiff(cx: &mut Context<'_, '_>, request: &Request) ->
 fn answer(cx: &mut Context<'_, '_>, name: &str, operation: SetOperation, request: &Request) -> Outcome {
     let (combination, options) = look_up(cx, name, &request[1..], operation, Form::Answer)?;
     let members = combination.members(operation, options.aggregate)?;
-    let length = replies(cx.reply, members.len(), options.with_scores);
+    let length = replies(cx.reply.version(), members.len(), options.with_scores);
     cx.reply.array(length);
     let _ = members.iter().try_for_each(|(member, score)| write_member(cx.reply, member, options.with_scores.then_some(*score)));
     Ok(())

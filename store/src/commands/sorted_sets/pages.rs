@@ -56,6 +56,6 @@ pub(in crate::commands) fn zrandmember(cx: &mut Context<'_, '_>, request: &Reque
             Ok(count) => set.sample(count, each)?,
             Err(_) => set.sample_with_repeats(count.unsigned_abs(), bytes_max, each)?,
         }
-        Ok(replies(reply, written, with_scores))
+        Ok(replies(reply.version(), written, with_scores))
     })
 }

@@ -4,9 +4,12 @@ use bytes::Bytes;
 
 use super::{Outcome, replies, tell_removed, write_member};
 use crate::{
-    commands::{Class, CommandError, Context},
-    protocol::{Aggregate, Request},
-    types::{LexRange, ScoreRange, Selection, parse_integer},
+    commands::{
+        Class, CommandError, Context,
+        large::{Large, TEXT_LEN_MIN},
+    },
+    protocol::{Aggregate, ReplyWriter, Request, Version},
+    types::{Keyspace, LexRange, ScoreRange, Selection, parse_integer},
 };
 
 /// What a range is of.
@@ -58,18 +61,41 @@ pub(in crate::commands) fn zrevrangebylex(cx: &mut Context<'_, '_>, request: &Re
 }
 
 fn answer(cx: &mut Context<'_, '_>, request: &Request, form: &Form) -> Outcome {
-    let asked = parse(&request[2..], form)?;
-    let set = cx.keyspace().sorted_set(&request[1])?;
-    cx.reply.counted(Aggregate::Array, |reply| {
-        let mut count = 0;
-        if let Some(set) = set {
+    cx.answer_large(Selected { key: request[1].clone(), asked: parse(&request[2..], form)? })
+}
+
+/// The members of a sorted set that are in a range.
+struct Selected {
+    key: Bytes,
+    asked: Asked,
+}
+
+impl Large for Selected {
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    fn aggregate(&self) -> Aggregate {
+        Aggregate::Array
+    }
+
+    fn count(&self, keys: Keyspace<'_>, version: Version) -> Result<Option<usize>, CommandError> {
+        let by_rank = keys.sorted_set(&self.key)?.and_then(|set| set.count_by_rank(&self.asked.selection));
+        Ok(by_rank.map(|count| replies(version, count as usize, self.asked.with_scores)))
+    }
+
+    fn write(&self, keys: Keyspace<'_>, reply: &mut ReplyWriter<'_>) -> Result<usize, CommandError> {
+        let (asked, mut count) = (&self.asked, 0);
+        if let Some(set) = keys.sorted_set(&self.key)?
+            && reply.expect(set.count_by_rank(&asked.selection).unwrap_or(0) * TEXT_LEN_MIN)
+        {
             set.each(&asked.selection, asked.reverse, asked.limit, |member, score| {
                 count += 1;
                 write_member(reply, member, asked.with_scores.then_some(score))
             })?;
         }
-        Ok(replies(reply, count, asked.with_scores))
-    })
+        Ok(replies(reply.version(), count, asked.with_scores))
+    }
 }
 
 pub(in crate::commands) fn zrangestore(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {

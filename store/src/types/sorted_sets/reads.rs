@@ -150,6 +150,14 @@ impl SortedSet<'_> {
         }
     }
 
+    /// How many members are selected, if it is by their places. No read.
+    pub fn count_by_rank(&self, selection: &Selection) -> Option<u64> {
+        match selection {
+            Selection::Rank(start, stop) => Some(places(*start, *stop, self.size()).map_or(0, |(from, to)| to - from)),
+            Selection::Score(_) | Selection::Lex(_) => None,
+        }
+    }
+
     /// Goes over a span until so many were met; how many, and whether it ended before.
     fn walk_span(&self, span: Span<'_>, most: u64) -> Result<(u64, bool), TypeError> {
         let (mut count, mut ended) = (0, true);

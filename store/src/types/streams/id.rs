@@ -57,9 +57,9 @@ impl EntryId {
     }
 }
 
-/// Digits alone, and no zero before them.
-pub(super) fn number(text: &str) -> Option<u64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+/// Digits alone; zeros before them mean nothing, as in Redis.
+fn number(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse().ok()).flatten()
 }
 
@@ -80,21 +80,8 @@ mod tests {
         assert_eq!(EntryId::parse(b"5-3", 0), Some(EntryId { ms: 5, sequence: 3 }));
         assert_eq!(EntryId::parse(b"5", 7), Some(EntryId { ms: 5, sequence: 7 }));
         assert_eq!(EntryId::parse(b"18446744073709551615-18446744073709551615", 0), Some(EntryId::MAX));
-        for wrong in [
-            &b""[..],
-            b"-",
-            b"+",
-            b"x",
-            b"1-",
-            b"-1",
-            b"1-x",
-            b"1-2-3",
-            b" 1",
-            b"01-1",
-            b"1-01",
-            b"18446744073709551616",
-            b"\xff",
-        ] {
+        assert_eq!(EntryId::parse(b"0005-0000000000000000000000003", 0), Some(EntryId { ms: 5, sequence: 3 }));
+        for wrong in [&b""[..], b"-", b"+", b"x", b"1-", b"-1", b"1-x", b"1-2-3", b" 1", b"18446744073709551616", b"\xff"] {
             assert_eq!(EntryId::parse(wrong, 0), None, "{wrong:?}");
         }
     }
