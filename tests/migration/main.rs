@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
 
 mod hashes;
+mod history;
 mod large_replies;
 mod ordered;
 mod pipelines;

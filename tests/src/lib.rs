@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 pub mod bench;
+pub mod history;
 pub mod kubernetes;
 pub mod load;
+pub mod proxy;
 pub mod resp;
 pub mod store;
 

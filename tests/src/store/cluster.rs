@@ -17,18 +17,21 @@ pub struct LocalCluster {
     setups: Vec<Setup>,
     ids: Vec<NodeId>,
     version: u64,
+    /// Where the document says that a node's admin plane is.
+    admin_ports: Vec<u16>,
 }
 
 impl LocalCluster {
     /// Starts `count` nodes and assigns all slots, in equal runs, to the first `owners` of them.
     pub async fn start(root: &Path, count: usize, owners: usize, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let mut cluster = Self { nodes: Vec::new(), setups: Vec::new(), ids: Vec::new(), version: 0 };
+        let mut cluster = Self { nodes: Vec::new(), setups: Vec::new(), ids: Vec::new(), version: 0, admin_ports: Vec::new() };
         let settings: Vec<(&str, &str)> = [("cluster-enabled", "yes")].into_iter().chain(settings.iter().copied()).collect();
         for number in 0..count {
             let setup = Setup::new(root.join(format!("node-{number}")), &settings)?;
             let node = setup.start().await?;
             cluster.ids.push(node.admin().await?.status().await?.node_id);
             cluster.nodes.push(Some(node));
+            cluster.admin_ports.push(setup.admin_port);
             cluster.setups.push(setup);
         }
         let runs = SlotRanges::full().split(SlotRanges::full().len().div_ceil(owners));
@@ -56,6 +59,16 @@ impl LocalCluster {
         self.setups.iter().map(|setup| format!("127.0.0.1:{}", setup.port)).collect()
     }
 
+    /// Where a node's admin plane is.
+    pub fn admin_address(&self, number: usize) -> String {
+        format!("127.0.0.1:{}", self.setups[number].admin_port)
+    }
+
+    /// From the next document on the nodes reach that one's admin plane at another port: that of a proxy.
+    pub fn reach(&mut self, number: usize, admin_port: u16) {
+        self.admin_ports[number] = admin_port;
+    }
+
     /// kill -9.
     pub fn kill(&mut self, number: usize) -> anyhow::Result<()> {
         self.nodes[number].take().context("the node is killed already")?.kill()
@@ -78,8 +91,8 @@ impl LocalCluster {
         let mut document = TopologyDocument::new(ClusterId::from_bytes([7; 16]), LeaderEpoch(1), TopologyVersion(self.version));
         document.slots = slots;
         for (number, (setup, id)) in self.setups.iter().zip(&self.ids).enumerate() {
-            let (host, shard) = ("127.0.0.1".to_owned(), number as u32);
-            document.nodes.push(NodeEntry { id: *id, shard, host, port: setup.port, admin_port: setup.admin_port });
+            let (host, shard, admin_port) = ("127.0.0.1".to_owned(), number as u32, self.admin_ports[number]);
+            document.nodes.push(NodeEntry { id: *id, shard, host, port: setup.port, admin_port });
         }
         for node in self.nodes.iter().flatten() {
             node.admin().await?.set_topology(&document).await?;
