@@ -41,6 +41,11 @@ compat: setup ## What a client of Redis finds here, by family: commands served, 
 compat-suite: setup ## Redis' own test suite against redis-server and a store (SUITE_ARGS="unit/multi --cluster")
 	$(ENV) cargo build --quiet --locked -p sluice-store && scripts/compat-suite $(SUITE_ARGS)
 
+.PHONY: test-clients
+test-clients: setup ## Real clients that CI has not: ioredis (Node.js, npm) and Jedis (Java, Maven); CLIENTS=jedis for one
+	$(ENV) cargo build --quiet --locked -p sluice-store && \
+	SLUICE_TEST_CLIENTS=$(or $(CLIENTS),ioredis,jedis) cargo test --quiet --locked -p sluice-tests --test compat clients_by_flag
+
 .PHONY: crash-loop
 crash-loop: setup ## kill -9 and check, KILLS=200 times under each policy, with WAL and without
 	$(ENV) cargo build --quiet --locked -p sluice-store && \

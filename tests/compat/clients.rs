@@ -9,12 +9,16 @@ use sluice_tests::{
     store::{LocalCluster, Setup},
 };
 
-/// A Python that has redis-py: the one `make setup` prepared, or the system's.
-fn python() -> PathBuf {
+/// Where `make setup` and the tests keep what they fetch.
+pub(crate) fn cache() -> PathBuf {
     let home = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"))).unwrap_or_default();
-    let cache = std::env::var_os("SLUICE_CACHE").map_or_else(|| home.join("sluice"), PathBuf::from);
-    let own = cache.join("venv/bin/python3");
+    std::env::var_os("SLUICE_CACHE").map_or_else(|| home.join("sluice"), PathBuf::from)
+}
+
+/// A Python that has redis-py: the one `make setup` prepared, or the system's.
+fn python() -> PathBuf {
+    let own = cache().join("venv/bin/python3");
     if own.exists() { own } else { "python3".into() }
 }
 

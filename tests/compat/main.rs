@@ -4,6 +4,7 @@
 
 mod blocking;
 mod clients;
+mod clients_by_flag;
 mod connections;
 mod databases;
 mod differential;
