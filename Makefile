@@ -51,6 +51,10 @@ crash-loop: setup ## kill -9 and check, KILLS=200 times under each policy, with 
 	$(ENV) cargo build --quiet --locked -p sluice-store && \
 	SLUICE_CRASH_KILLS=$(or $(KILLS),200) cargo test --quiet --locked -p sluice-tests --test crash durability -- --nocapture
 
+.PHONY: fuzz
+fuzz: setup ## Fuzz what arrives from outside, FUZZ_SECONDS=60 a target (FUZZ_TARGETS="reader codecs payload script")
+	scripts/fuzz
+
 .PHONY: test-kubernetes
 test-kubernetes: setup ## Build the images and run the tests on a real Kubernetes (K8S_TESTS=name for some; KEEP=1 keeps the cluster)
 	scripts/test kubernetes

@@ -21,6 +21,8 @@ use sluice_topology::{ClusterId, LeaderEpoch, NodeEntry, NodeId, Slot, SlotRange
 use tokio::sync::watch;
 
 pub use document::TopologyError;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use rows::fuzzing;
 pub use rows::ownership_records;
 pub use state::{Route, SlotState};
 

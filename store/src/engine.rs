@@ -19,6 +19,8 @@ mod families;
 mod feed;
 mod filter;
 mod flush;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gate;
 mod generations;
 mod health;

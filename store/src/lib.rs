@@ -8,6 +8,8 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod engine;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod glob;
 pub mod metrics;
 pub mod migration;

@@ -6,6 +6,8 @@ mod double;
 mod dump;
 mod encoding;
 mod field_expiry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod geo;
 mod hashes;
 mod hyperloglog;
@@ -27,7 +29,7 @@ mod usage;
 
 pub use bits::{BitOperation, FieldStep, FieldType, OverflowRule, count_bits, find_bit, read_field};
 pub use double::{double_text, human_text, parse_double, parse_exact_double};
-pub use field_expiry::{FieldExpiry, FieldPersist};
+pub use field_expiry::{FIELD_EXPIRY_MS_MAX, FieldExpiry, FieldPersist};
 pub use hashes::Hash;
 pub use hyperloglog::{HllEncoding, HyperLogLog};
 pub use keyspace::{ExpireCondition, Keyspace, TypeError};

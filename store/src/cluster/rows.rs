@@ -32,7 +32,19 @@ fn encode(owner: NodeId, epoch: SlotEpoch) -> Vec<u8> {
 fn decode(slot: Slot, bytes: &[u8]) -> Result<(NodeId, SlotEpoch), EngineError> {
     let name = format!("the ownership record of slot {slot}");
     let mut record = Opened::open(&name, bytes)?;
-    Ok((NodeId::from_bytes(record.array()?), SlotEpoch(record.u64()?)))
+    let row = (NodeId::from_bytes(record.array()?), SlotEpoch(record.u64()?));
+    record.end()?;
+    Ok(row)
+}
+
+/// See [`crate::fuzzing::codecs`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzzing(bytes: &[u8]) {
+    for bytes in [bytes, &Seal::new().bytes(bytes).finish()] {
+        if let Ok((owner, epoch)) = decode(Slot::of_key(b"any"), bytes) {
+            assert_eq!(encode(owner, epoch), bytes, "an ownership record");
+        }
+    }
 }
 
 #[cfg(test)]

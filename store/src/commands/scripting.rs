@@ -13,6 +13,7 @@ mod json;
 pub(super) mod libraries;
 mod msgpack;
 mod packing;
+mod patterns;
 mod redis;
 mod values;
 

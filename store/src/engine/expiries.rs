@@ -112,10 +112,8 @@ impl Expiries {
             let slot = Slot::new(slot).ok_or_else(|| EngineError::Damaged("the record of expiries names no slot".into()))?;
             expiries.note(slot, at_ms);
         }
-        match record.rest() {
-            [] => Ok(expiries),
-            _ => Err(EngineError::Damaged("the record of expiries is too long".into())),
-        }
+        record.end()?;
+        Ok(expiries)
     }
 }
 

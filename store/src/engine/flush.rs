@@ -257,7 +257,7 @@ pub(crate) struct Marker {
 }
 
 impl Marker {
-    fn encode(self, instance: InstanceId) -> Vec<u8> {
+    pub(super) fn encode(self, instance: InstanceId) -> Vec<u8> {
         Seal::new().bytes(instance.as_bytes()).u64(self.round).u64(self.at_ms).finish()
     }
 }
@@ -268,13 +268,15 @@ pub(crate) fn recovered(database: &Database, instance: InstanceId) -> Result<Mar
     decode_marker(&bytes, instance)
 }
 
-fn decode_marker(bytes: &[u8], instance: InstanceId) -> Result<Marker, EngineError> {
+pub(super) fn decode_marker(bytes: &[u8], instance: InstanceId) -> Result<Marker, EngineError> {
     let mut record = Opened::open("the flush marker", bytes)?;
     let found = InstanceId::from_bytes(record.array()?);
     if found != instance {
         return Err(EngineError::Damaged(format!("the flush marker is of instance {found}, the database is {instance}")));
     }
-    Ok(Marker { round: record.u64()?, at_ms: record.u64()? })
+    let marker = Marker { round: record.u64()?, at_ms: record.u64()? };
+    record.end()?;
+    Ok(marker)
 }
 
 #[cfg(test)]

@@ -22,13 +22,15 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         Seal::new().bytes(self.node.as_bytes()).bytes(self.instance.as_bytes()).finish()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, EngineError> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, EngineError> {
         let mut record = Opened::open("the identity record", bytes)?;
-        Ok(Self { node: NodeId::from_bytes(record.array()?), instance: InstanceId::from_bytes(record.array()?) })
+        let identity = Self { node: NodeId::from_bytes(record.array()?), instance: InstanceId::from_bytes(record.array()?) };
+        record.end()?;
+        Ok(identity)
     }
 
     /// The record that gives the database another node id.

@@ -90,6 +90,11 @@ impl<'a> Opened<'a> {
     pub(crate) fn rest(self) -> &'a [u8] {
         self.rest
     }
+
+    /// Nothing may follow.
+    pub(crate) fn end(self) -> Result<(), EngineError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(EngineError::Damaged(format!("{} is too long", self.what))) }
+    }
 }
 
 #[cfg(test)]

@@ -40,11 +40,11 @@ pub(crate) fn record(end: u64) -> SystemBatch {
     batch
 }
 
-fn encode(end: u64) -> Vec<u8> {
+pub(super) fn encode(end: u64) -> Vec<u8> {
     Seal::new().u64(end).finish()
 }
 
-fn decode(bytes: &[u8]) -> Result<u64, EngineError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<u64, EngineError> {
     let mut record = Opened::open("the record of the key versions", bytes)?;
     let end = record.u64()?;
     if end == 0 || !record.rest().is_empty() {

@@ -16,6 +16,9 @@ use super::{
 };
 use crate::engine::{Kind, Span, Subkeys};
 
+/// The latest time a field may expire at, Unix milliseconds: 48 bits, as in Redis.
+pub const FIELD_EXPIRY_MS_MAX: u64 = (1 << 48) - 2;
+
 /// Before the time of a field.
 const FIELD: u8 = 0;
 /// Before a time and its field.

@@ -2,10 +2,11 @@
 
 pub(super) mod packed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{
     collection::MembersChange,
+    field_expiry::FIELD_EXPIRY_MS_MAX,
     keyspace::{Keyspace, TypeError},
     payload::{PayloadReader, open},
     streams::{EntryId, StreamValue},
@@ -106,13 +107,13 @@ fn read(reader: &mut PayloadReader<'_>) -> Option<Value> {
     Some(match kind {
         kinds::STRING => Value::String(reader.text()?),
         kinds::LIST => Value::List(texts(reader)?),
-        kinds::LIST_ZIPLIST => Value::List(packed::ziplist(&reader.text()?)?),
+        kinds::LIST_ZIPLIST => list(packed::ziplist(&reader.text()?)?)?,
         kinds::LIST_ZIPLISTS => {
             let mut elements = Vec::new();
             for _ in 0..reader.length()? {
                 elements.extend(packed::ziplist(&reader.text()?)?);
             }
-            Value::List(elements)
+            list(elements)?
         }
         kinds::LIST_LISTPACKS => {
             let mut elements = Vec::new();
@@ -124,11 +125,11 @@ fn read(reader: &mut PayloadReader<'_>) -> Option<Value> {
                     _ => return None,
                 }
             }
-            Value::List(elements)
+            list(elements)?
         }
-        kinds::SET => Value::Set(texts(reader)?),
-        kinds::SET_INTEGERS => Value::Set(packed::integers(&reader.text()?)?),
-        kinds::SET_LISTPACK => Value::Set(packed::listpack(&reader.text()?)?),
+        kinds::SET => set(texts(reader)?)?,
+        kinds::SET_INTEGERS => set(packed::integers(&reader.text()?)?)?,
+        kinds::SET_LISTPACK => set(packed::listpack(&reader.text()?)?)?,
         kinds::SORTED_SET | kinds::SORTED_SET_TEXT => {
             let mut members = Vec::new();
             for _ in 0..reader.length()? {
@@ -190,6 +191,20 @@ fn texts(reader: &mut PayloadReader<'_>) -> Option<Vec<Vec<u8>>> {
     (!texts.is_empty()).then_some(texts)
 }
 
+/// Whether each is there once: a payload that names one twice is of no server.
+fn distinct<'v>(names: impl Iterator<Item = &'v Vec<u8>>) -> bool {
+    let mut seen = HashSet::new();
+    names.into_iter().all(|name| seen.insert(name))
+}
+
+fn list(elements: Vec<Vec<u8>>) -> Option<Value> {
+    (!elements.is_empty()).then_some(Value::List(elements))
+}
+
+fn set(members: Vec<Vec<u8>>) -> Option<Value> {
+    (!members.is_empty() && distinct(members.iter())).then_some(Value::Set(members))
+}
+
 fn score_text(reader: &mut PayloadReader<'_>) -> Option<f64> {
     match reader.byte()? {
         253 => None,
@@ -200,7 +215,9 @@ fn score_text(reader: &mut PayloadReader<'_>) -> Option<f64> {
 }
 
 fn sorted_set(members: Vec<(Vec<u8>, f64)>) -> Option<Value> {
-    let sound = !members.is_empty() && members.iter().all(|(_, score)| !score.is_nan());
+    let sound = !members.is_empty()
+        && members.iter().all(|(_, score)| !score.is_nan())
+        && distinct(members.iter().map(|(member, _)| member));
     sound.then_some(Value::SortedSet(members))
 }
 
@@ -211,7 +228,10 @@ fn scored(elements: Vec<Vec<u8>>) -> Option<Value> {
 }
 
 fn hash(fields: Vec<(Vec<u8>, Vec<u8>, Option<u64>)>) -> Option<Value> {
-    (!fields.is_empty()).then_some(Value::Hash(fields))
+    let sound = !fields.is_empty()
+        && fields.iter().all(|(.., at_ms)| at_ms.is_none_or(|at| at <= FIELD_EXPIRY_MS_MAX))
+        && distinct(fields.iter().map(|(field, ..)| field));
+    sound.then_some(Value::Hash(fields))
 }
 
 fn fields(elements: Vec<Vec<u8>>) -> Option<Value> {
@@ -241,11 +261,11 @@ fn stream(reader: &mut PayloadReader<'_>, kind: u8) -> Option<StreamValue> {
     let count = reader.length()?;
     value.last = id(reader)?;
     if kind == kinds::STREAM_1 {
-        value.added = count;
+        value.added = i64::try_from(count).ok().map(|_| count)?;
     } else {
         id(reader)?;
         value.max_deleted = id(reader)?;
-        value.added = reader.length()?;
+        value.added = counter(reader)?;
     }
     let ordered = value.entries.windows(2).all(|pair| pair[0].0 < pair[1].0);
     let below = value.entries.last().is_none_or(|(id, _)| *id <= value.last);
@@ -257,12 +277,15 @@ fn stream(reader: &mut PayloadReader<'_>, kind: u8) -> Option<StreamValue> {
         if kind == kinds::STREAM_1 {
             group.read = value.head().entries_up_to(group.last);
         } else {
-            group.read = Some(reader.length()?).filter(|read| *read != u64::MAX);
+            // What is negative there is not known.
+            group.read = Some(reader.length()?).filter(|read| i64::try_from(*read).is_ok());
         }
         let mut pending = BTreeMap::new();
         for _ in 0..reader.length()? {
             let id = raw_id(reader.take(16)?)?;
-            pending.insert(id, (time(reader)?, reader.length()?));
+            if pending.insert(id, (time(reader)?, counter(reader)?)).is_some() {
+                return None;
+            }
         }
         for _ in 0..reader.length()? {
             let (name, seen_ms) = (reader.text()?, time(reader)?);
@@ -275,13 +298,21 @@ fn stream(reader: &mut PayloadReader<'_>, kind: u8) -> Option<StreamValue> {
             }
             group.consumers.push((name, seen_ms, active_ms));
         }
+        if !distinct(group.consumers.iter().map(|(name, ..)| name)) {
+            return None;
+        }
         // What is pending is pending at somebody.
         if !pending.is_empty() {
             return None;
         }
         value.groups.push(group);
     }
-    Some(value)
+    distinct(value.groups.iter().map(|group| &group.name)).then_some(value)
+}
+
+/// A number that goes on being counted: signed, in Redis.
+fn counter(reader: &mut PayloadReader<'_>) -> Option<u64> {
+    reader.length().filter(|count| i64::try_from(*count).is_ok())
 }
 
 /// The entries of a listpack: ids are differences to that of the node, fields may be those of its first entry.

@@ -4,6 +4,8 @@
 mod algebra;
 mod change;
 mod edges;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod ranges;
 mod reads;
 mod score;

@@ -5,6 +5,8 @@
 
 mod bytes;
 mod delivery;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod groups;
 mod head;
 mod id;

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, VmState, chunk::ChunkMode};
 
-use super::{bitwise, json, msgpack, packing, redis};
+use super::{bitwise, json, msgpack, packing, patterns, redis};
 
 /// Instructions between two looks at the time.
 const LOOK_EVERY: u32 = 1000;
@@ -52,6 +52,16 @@ impl Control {
     /// Ends the script that runs.
     pub(super) fn end(&self, why: Ended) {
         self.ended.set(self.ended.get().or(Some(why)));
+    }
+
+    /// Whether the script is to end: it was told to, or its time is over.
+    pub(super) fn look(&self) -> bool {
+        if super::kills() != self.kills.get() {
+            self.end(Ended::Killed);
+        } else if self.deadline.get().is_some_and(|deadline| Instant::now() >= deadline) {
+            self.end(Ended::Late);
+        }
+        self.ended().is_some()
     }
 
     /// Why the script that ran last was ended.
@@ -107,6 +117,15 @@ thread_local! {
 pub(super) fn with<R>(memory_max: usize, with: impl FnOnce(&mut Interpreter) -> mlua::Result<R>) -> Option<mlua::Result<R>> {
     INTERPRETER.with(|cell| {
         let mut held = cell.try_borrow_mut().ok()?;
+        // Lua 5.1 collects nothing when memory runs out: what one script has left must not be what the next one lacks.
+        let crowded =
+            |held: &Option<Interpreter>| held.as_ref().is_some_and(|interpreter| interpreter.lua.used_memory() > memory_max / 2);
+        if crowded(&held) {
+            let collected = held.as_ref().map(|interpreter| interpreter.lua.gc_collect());
+            if collected.is_some_and(|outcome| outcome.is_err()) || crowded(&held) {
+                *held = None;
+            }
+        }
         if held.is_none() {
             match Interpreter::new(memory_max) {
                 Ok(made) => *held = Some(made),
@@ -128,7 +147,7 @@ impl Interpreter {
         let lua = Lua::new_with(libraries, LuaOptions::default())?;
         lua.set_memory_limit(memory_max)?;
         let control = Rc::new(Control::default());
-        let natives = natives(&lua, &control)?;
+        let natives = natives(&lua, &control, memory_max)?;
         let raise_at = lua.create_function(|lua, message: mlua::LuaString| {
             let message = message.to_string_lossy();
             Ok(match place(lua) {
@@ -139,15 +158,7 @@ impl Interpreter {
         let sandbox: Table = lua.load(include_str!("sandbox.lua")).set_name("=sandbox").call((natives, raise_at))?;
         let watched = control.clone();
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(LOOK_EVERY), move |_, _| {
-            if super::kills() != watched.kills.get() {
-                watched.end(Ended::Killed);
-            } else if watched.deadline.get().is_some_and(|deadline| Instant::now() >= deadline) {
-                watched.end(Ended::Late);
-            }
-            match watched.ended() {
-                Some(_) => Err(mlua::Error::runtime("the script was ended")),
-                None => Ok(VmState::Continue),
-            }
+            if watched.look() { Err(mlua::Error::runtime("the script was ended")) } else { Ok(VmState::Continue) }
         })?;
         let environment: Table = sandbox.get("environment")?;
         lua.load("local natives, environment = ...; natives.environment = environment")
@@ -321,13 +332,14 @@ fn raising(lua: &Lua, library: &Table, table: bool) -> mlua::Result<Table> {
 }
 
 /// What the sandbox is made of.
-fn natives(lua: &Lua, control: &Rc<Control>) -> mlua::Result<Table> {
+fn natives(lua: &Lua, control: &Rc<Control>, memory_max: usize) -> mlua::Result<Table> {
     let natives = lua.create_table()?;
     natives.raw_set("null", Value::NULL)?;
     natives.raw_set("cjson", raising(lua, &json::library(lua)?, false)?)?;
     natives.raw_set("cmsgpack", raising(lua, &msgpack::library(lua)?, false)?)?;
     natives.raw_set("struct", raising(lua, &packing::library(lua)?, false)?)?;
     natives.raw_set("bit", raising(lua, &bitwise::library(lua)?, false)?)?;
+    natives.raw_set("patterns", raising(lua, &patterns::library(lua, control, memory_max)?, false)?)?;
     natives.raw_set("redis", raising(lua, &redis::library(lua)?, true)?)?;
     natives.raw_set("place", lua.create_function(|lua, ()| Ok(place(lua).unzip()))?)?;
     let plain = |lua: &Lua, problem: Value| {

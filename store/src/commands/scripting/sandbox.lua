@@ -64,16 +64,17 @@ function globals.load(reader, name)
   return load_text(table.concat(parts), name)
 end
 
--- Matching goes down a level of C's stack for each item of a pattern.
-local longest_pattern = 2000
-for _, name in ipairs({"find", "match", "gmatch", "gsub"}) do
-  local native = string[name]
-  string[name] = function(text, pattern, ...)
-    if type(pattern) == "string" and #pattern > longest_pattern and not (name == "find" and select(2, ...)) then
-      error(raise_at("the pattern is longer than " .. longest_pattern .. " bytes"), 0)
-    end
-    return native(text, pattern, ...)
+-- Lua's own look at no clock.
+local patterns = natives.patterns
+string.find, string.match, string.gsub = patterns.find, patterns.match, patterns.gsub
+local step = patterns.step
+function string.gmatch(text, pattern)
+  local at = 0
+  local function go(next_at, ...)
+    at = next_at
+    return ...
   end
+  return function() return go(step(text, pattern, at)) end
 end
 
 string.dump = nil

@@ -2,7 +2,7 @@
 //! payload is somebody's input.
 
 /// Texts and numbers of a listpack, in order, numbers as their digits.
-pub(super) fn listpack(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+pub(in crate::types) fn listpack(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     let body = bytes.get(6..)?;
     if usize::try_from(u32::from_le_bytes(*bytes.first_chunk::<4>()?)).ok()? != bytes.len() {
         return None;
@@ -40,7 +40,7 @@ pub(super) fn listpack(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
 }
 
 /// The same of a ziplist.
-pub(super) fn ziplist(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+pub(in crate::types) fn ziplist(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut rest = bytes.get(10..)?;
     if usize::try_from(u32::from_le_bytes(*bytes.first_chunk::<4>()?)).ok()? != bytes.len() {
         return None;
@@ -72,7 +72,7 @@ pub(super) fn ziplist(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
 }
 
 /// The members of a set of integers.
-pub(super) fn integers(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+pub(in crate::types) fn integers(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     let width = u32::from_le_bytes(*bytes.first_chunk::<4>()?) as usize;
     let count = u32::from_le_bytes(bytes.get(4..8)?.try_into().ok()?) as usize;
     let body = bytes.get(8..)?;

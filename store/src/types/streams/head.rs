@@ -67,7 +67,7 @@ impl Head {
         }
         match id.cmp(&self.first) {
             std::cmp::Ordering::Less => Some(self.added - self.size.min(self.added)),
-            std::cmp::Ordering::Equal => Some(self.added - self.size.min(self.added) + 1),
+            std::cmp::Ordering::Equal => Some((self.added - self.size.min(self.added)).saturating_add(1)),
             std::cmp::Ordering::Greater => None,
         }
     }
@@ -75,7 +75,7 @@ impl Head {
     /// How many entries a group has read once it has read the one of that id; it had read `read` up to `last`.
     pub(super) fn entries_read(&self, read: Option<u64>, last: EntryId, id: EntryId) -> Option<u64> {
         match read {
-            Some(read) if last >= self.first && !self.has_holes_from(last) => Some(read + 1),
+            Some(read) if last >= self.first && !self.has_holes_from(last) => Some(read.saturating_add(1)),
             read if self.added == 0 => read,
             _ => self.entries_up_to(id),
         }

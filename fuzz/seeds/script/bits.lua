@@ -1,0 +1,1 @@
+return {bit.band(5, 3), bit.tohex(255), bit.rol(1, 31)}

@@ -1,0 +1,1 @@
+redis.call('set', KEYS[1], ARGV[1]) redis.call('incr', KEYS[2]) return {redis.call('get', KEYS[1]), 1, 2.5, false, {ok='fine'}, redis.pcall('incr', KEYS[1])}

@@ -1,0 +1,1 @@
+local t = {} for i = 1, 100 do t[i] = 'x' end return table.concat(t, ('y'):rep(1000))

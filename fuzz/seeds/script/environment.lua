@@ -1,0 +1,1 @@
+local e = getfenv and getfenv(1) loadstring('x = 1')() return e

@@ -1,0 +1,1 @@
+local t = newproxy and newproxy(true) return pcall(function() return setmetatable({}, {__gc = function() while true do end end}) end)

@@ -1,0 +1,1 @@
+return string.format('%5.2f %q %s %x', 1/3, 'a\n', 'b', 255)

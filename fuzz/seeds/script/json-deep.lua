@@ -1,0 +1,1 @@
+return cjson.decode(('['):rep(2000) .. (']'):rep(2000))

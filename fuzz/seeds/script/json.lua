@@ -1,0 +1,1 @@
+return cjson.encode(cjson.decode(ARGV[1] .. '')) .. cjson.encode({a = {1, 2.5, 'x', cjson.null}})

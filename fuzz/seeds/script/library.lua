@@ -1,0 +1,1 @@
+string.len = nil string.x = 5 getmetatable('').__index = nil

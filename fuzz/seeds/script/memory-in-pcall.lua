@@ -1,0 +1,1 @@
+while true do pcall(function() return ('x'):rep(1e7) end) end

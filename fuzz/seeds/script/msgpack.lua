@@ -1,0 +1,1 @@
+return cmsgpack.unpack(cmsgpack.pack({1, 'a', {b = 2.5}, nil, true}))

@@ -1,0 +1,1 @@
+return redis.call('eval', 'return 1', 0)

@@ -1,0 +1,1 @@
+return ('aaaaaaaaaaaaaaaaaaaaaaaa'):gsub('(a-)(a-)', '%2%1')

@@ -1,0 +1,1 @@
+rawset(_G, 'a', 1) return 1

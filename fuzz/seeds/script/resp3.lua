@@ -1,0 +1,1 @@
+redis.setresp(3) return {redis.call('hgetall', KEYS[1]), {map = {a = 1}}, {double = 3.5}, {set = {a = true}}}

@@ -1,0 +1,1 @@
+local t = {} for i = 1, 1000 do t[i] = (i * 7919) % 1009 end table.sort(t, function(a, b) return a < b end) return t

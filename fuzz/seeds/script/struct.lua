@@ -1,0 +1,1 @@
+return {struct.unpack('>I2hs4', struct.pack('>I2hs4', 5, -7, 'text'))}

@@ -1,0 +1,1 @@
+for i = 1, 1e9 do redis.call('append', KEYS[1], ('x'):rep(1000)) end
