@@ -6,29 +6,38 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const BUCKETS: usize = 26;
 
 /// See the module's text.
-pub struct Histogram([AtomicU64; BUCKETS]);
+pub struct Histogram {
+    buckets: [AtomicU64; BUCKETS],
+    micros: AtomicU64,
+}
 
 impl Histogram {
     /// Nothing counted.
     pub const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; BUCKETS])
+        Self { buckets: [const { AtomicU64::new(0) }; BUCKETS], micros: AtomicU64::new(0) }
     }
 
     /// Counts a command.
     pub fn add(&self, micros: u64) {
         let bucket = micros.max(1).next_power_of_two().trailing_zeros() as usize;
-        self.0[bucket.min(BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
+        self.buckets[bucket.min(BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
+        self.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
     /// Begins anew.
     pub fn reset(&self) {
-        self.0.iter().for_each(|bucket| bucket.store(0, Ordering::Relaxed));
+        self.buckets.iter().chain([&self.micros]).for_each(|number| number.store(0, Ordering::Relaxed));
+    }
+
+    /// What all of them took together, in microseconds.
+    pub fn micros(&self) -> u64 {
+        self.micros.load(Ordering::Relaxed)
     }
 
     /// Upper bounds in microseconds, and how many commands took at most so long, where there is a difference; and the number of all.
     pub fn cumulative(&self) -> (u64, Vec<(u64, u64)>) {
         let (mut sum, mut bounds) = (0, Vec::new());
-        for (bucket, count) in self.0.iter().enumerate() {
+        for (bucket, count) in self.buckets.iter().enumerate() {
             let count = count.load(Ordering::Relaxed);
             sum += count;
             if count > 0 {
@@ -54,7 +63,8 @@ mod tests {
         let histogram = Histogram::new();
         [0, 1, 2, 3, 4, 1000, u64::MAX / 4].into_iter().for_each(|micros| histogram.add(micros));
         assert_eq!(histogram.cumulative(), (7, vec![(1, 2), (2, 3), (4, 5), (1024, 6), (1 << 25, 7)]));
+        assert_eq!(histogram.micros(), 1010 + u64::MAX / 4);
         histogram.reset();
-        assert_eq!(histogram.cumulative(), (0, Vec::new()));
+        assert_eq!((histogram.cumulative(), histogram.micros()), ((0, Vec::new()), 0));
     }
 }

@@ -41,6 +41,15 @@ pub(super) fn pfmerge(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     Ok(())
 }
 
+/// Counts known numbers of things in both encodings. Costs a hundred thousand hashes.
+pub(super) fn pfselftest(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
+    match HyperLogLog::self_test() {
+        Ok(()) => cx.reply.ok(),
+        Err(why) => return Err(CommandError::new(format!("ERR TESTFAILED {why}"))),
+    }
+    Ok(())
+}
+
 pub(super) fn pfdebug(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let key = &request[2];
     let missing = || CommandError::new("ERR The specified key does not exist");

@@ -128,6 +128,10 @@ fn persistence(node: &Node) -> String {
         ("rdb_last_save_time", (saves.last_ms / 1000).to_string()),
         ("rdb_last_bgsave_status", if saves.failed { "err" } else { "ok" }.into()),
         ("rdb_last_bgsave_time_sec", saves.last_duration_ms.map_or("-1".into(), |ms| ms.div_ceil(1000).to_string())),
+        // There is none: what a rewrite asks for, a flush does.
+        ("aof_enabled", "0".into()),
+        ("aof_rewrite_in_progress", "0".into()),
+        ("aof_last_bgrewrite_status", "ok".into()),
         ("last_checkpoint", if saves.last_name.is_empty() { "none".into() } else { saves.last_name }),
         ("compact_in_progress", u8::from(compactions.0).to_string()),
         ("compacts_completed_total", compactions.1.to_string()),
@@ -193,14 +197,20 @@ fn errorstats(node: &Node) -> String {
 
 /// How often each command was executed.
 fn commandstats(_: &Node) -> String {
-    let known = super::table().map(|spec| (spec.name, spec.calls.get(), spec.calls.errors()));
-    known.filter(|(_, calls, (_, rejected))| calls + rejected > 0).fold(
-        String::new(),
-        |mut text, (name, calls, (failed, rejected))| {
-            let _ = write!(text, "cmdstat_{name}:calls={calls},rejected_calls={rejected},failed_calls={failed}\r\n");
-            text
-        },
-    )
+    let mut text = String::new();
+    for spec in super::table() {
+        let (calls, (failed, rejected), micros) = (spec.calls.get(), spec.calls.errors(), spec.calls.latency.micros());
+        if calls + rejected > 0 {
+            // Times are those measured while latency-tracking says so: 0 without.
+            let mean = micros as f64 / calls.max(1) as f64;
+            let _ = write!(
+                text,
+                "cmdstat_{}:calls={calls},usec={micros},usec_per_call={mean:.2},rejected_calls={rejected},failed_calls={failed}\r\n",
+                spec.name
+            );
+        }
+    }
+    text
 }
 
 /// The number of keys is RocksDB's estimate, as counting them would cost a scan: DBSIZE counts. What expires is not known without one.

@@ -1,4 +1,4 @@
-//! BGSAVE, SAVE, LASTSAVE: checkpoints. COMPACT and FLUSHBLOCKCACHE, as Kvrocks has them.
+//! BGSAVE, SAVE, LASTSAVE: checkpoints. BGREWRITEAOF: a flush. COMPACT and FLUSHBLOCKCACHE, as Kvrocks has them.
 
 use std::sync::Arc;
 
@@ -36,6 +36,13 @@ pub(super) fn bgsave(node: &Arc<Node>, request: &Request) -> Result<Later, Comma
         let reply: LaterReply = Box::new(|reply| reply.simple("Background saving started"));
         Ok(reply)
     }))
+}
+
+/// BGREWRITEAOF: what it is called for, that what is in memory gets to the disk; here by a flush round in the background.
+pub(super) fn bgrewriteaof(node: &Arc<Node>, _: &Request) -> Result<Later, CommandError> {
+    node.engine.flush(false)?;
+    let reply: LaterReply = Box::new(|reply| reply.simple("Background append only file rewriting started"));
+    Ok(Box::pin(std::future::ready(Ok(reply))))
 }
 
 pub(super) fn save(node: &Arc<Node>, _: &Request) -> Result<Later, CommandError> {

@@ -8,6 +8,9 @@ use crate::{
 
 type Outcome = Result<(), CommandError>;
 
+/// Numbers that Redis keeps once for all keys.
+const SHARED: std::ops::Range<i64> = 0..10_000;
+
 pub(super) fn dump(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let len_max = cx.node.settings.proto_max_bulk_len.0 as usize;
     match cx.keyspace().dump(&request[1], len_max) {
@@ -70,7 +73,12 @@ pub(super) fn object(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     };
     match subcommand.as_slice() {
         b"encoding" => cx.reply.bulk(encoding.as_bytes()),
-        b"refcount" => cx.reply.integer(1),
+        b"refcount" => {
+            // As Redis has it of the small numbers that it shares.
+            let shared = keys.get(&request[2], |value| value.and_then(|value| parse_integer(value).ok()));
+            let shared = encoding == "int" && shared?.is_some_and(|number| SHARED.contains(&number));
+            cx.reply.integer(if shared { i64::from(i32::MAX) } else { 1 });
+        }
         // Nobody is evicted here, so nobody counts.
         b"idletime" => cx.reply.integer(0),
         _ => {

@@ -142,6 +142,29 @@ impl HyperLogLog {
         self.registers.iter_mut().zip(&other.registers).for_each(|(register, other)| *register = (*register).max(*other));
     }
 
+    /// Whether estimates are as good as they should be, up to a hundred thousand things, and both encodings mean the same registers.
+    pub fn self_test() -> Result<(), String> {
+        let mut counted = Self::default();
+        for number in 1..=100_000u64 {
+            counted.add(&number.to_le_bytes());
+            if ![10, 100, 1000, 10_000, 100_000].contains(&number) {
+                continue;
+            }
+            // Four times the standard error, and one for the rounding of small numbers.
+            let (estimate, error) = (counted.count(), number as f64 * 0.0081 * 4.0 + 1.0);
+            if estimate.abs_diff(number) as f64 > error {
+                return Err(format!("{number} things are estimated at {estimate}"));
+            }
+            for sparse_max in [0, usize::MAX] {
+                let again = Self::decode(&counted.encode(sparse_max)).map_err(|error| error.to_string())?;
+                if again.registers != counted.registers {
+                    return Err(format!("the registers of {number} things do not come back from {:?}", again.encoding()));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The estimate (Ertl, "New cardinality estimation algorithms for HyperLogLog sketches", the improved raw estimator).
     pub fn count(&self) -> u64 {
         let mut histogram = [0u32; 64];
@@ -250,6 +273,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn estimates_are_as_good_as_the_form_allows() {
+        assert_eq!(HyperLogLog::self_test(), Ok(()));
+    }
 
     proptest! {
         #[test]

@@ -19,6 +19,7 @@ commands! {
     "flushblockcache" 1 ADMIN NO_KEYS "kvrocks" "O(N) of the blocks" Later(persistence::flushblockcache) "Empties the block cache and the row cache.";
     "compact"      1 ADMIN NO_KEYS "kvrocks" "O(N) of the data, in the background" Later(persistence::compact) "Begins to compact the whole database; one at a time.";
     "bgsave"      -1 ADMIN NO_KEYS "1.0.0" "O(N) of the memtables" Later(persistence::bgsave) "Begins to make a checkpoint: a data directory of hard links.";
+    "bgrewriteaof" 1 ADMIN NO_KEYS "1.0.0" "O(N) of the memtables, in the background" Later(persistence::bgrewriteaof) "Begins to flush what is in memory: there is no append-only file.";
     "save"         1 ALONE NO_KEYS "1.0.0" "O(N) of the memtables" Later(persistence::save) "Makes a checkpoint and waits for it; other clients do not.";
     "lastsave"     1 CONNECTION NO_KEYS "1.0.0" "O(1)" Now(persistence::lastsave) "When the newest checkpoint was made, in Unix seconds; 0: there is none.";
     "monitor"      1 ALONE NO_KEYS "1.0.0" "O(1) a command" Now(monitor::monitor) "Shows every command that is executed from now on, but for the administration's.";
