@@ -142,6 +142,35 @@ impl Clients {
         }
     }
 
+    /// Bytes that requests and replies of all clients hold, and what waits for them.
+    pub fn held_bytes(&self) -> u64 {
+        self.connected().values().map(|client| client.held_bytes()).sum()
+    }
+
+    /// Ends the clients that hold most until the others hold at most that much together; returns how many. Those with CLIENT NO-EVICT stay.
+    pub fn end_largest(&self, bytes_max: u64) -> u64 {
+        let held = self.held_bytes();
+        if held <= bytes_max {
+            return 0;
+        }
+        let mut sized: Vec<(u64, Arc<Client>)> =
+            self.all().into_iter().filter(|client| !client.is_ending()).map(|client| (client.held_bytes(), client)).collect();
+        sized.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        // Those that are ending already give theirs back.
+        let (mut left, mut ended) = (sized.iter().map(|(bytes, _)| bytes).sum::<u64>(), 0);
+        for (bytes, client) in sized.iter().filter(|(_, client)| !client.has_flag(ClientFlags::NO_EVICT)) {
+            if left <= bytes_max {
+                break;
+            }
+            left -= bytes;
+            ended += 1;
+            client.end();
+            let peer = client.peer.map(|peer| peer.to_string()).unwrap_or_default();
+            tracing::warn!(client = client.id, %peer, bytes, "a client was ended: clients hold more than maxmemory-clients together");
+        }
+        ended
+    }
+
     /// For the keys that a connection watches.
     pub fn watching(self: &Arc<Self>) -> Watching {
         Watching::new(self.clone())

@@ -2,6 +2,7 @@
 //! the order file, environment, command line. One table of keys; unknown ones are refused by name.
 
 mod conflicts;
+mod container;
 mod live;
 mod load;
 mod memory;

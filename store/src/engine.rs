@@ -58,7 +58,7 @@ pub use checkpoint::{Save, SaveError, Saves};
 pub use clock::system_ms;
 pub use compaction::Compaction;
 pub use database::{Counters, Engine, EngineOptions, Start};
-pub use disk::Space;
+pub use disk::{Space, free_space};
 pub use error::EngineError;
 pub use expiries::HearsExpired;
 pub use feed::{Changed, ChangedBatch, FeedEvent, Overflowed, Subscription};

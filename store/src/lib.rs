@@ -1,6 +1,6 @@
 //! Sluice's store: a Redis-protocol key-value store on RocksDB, sharded by Redis Cluster slots. See ARCHITECTURE.md for the map.
 //!
-//! Rooms, each importing only from those below it: server, commands, clients, migration, cluster, types, engine, protocol; config beside them.
+//! Rooms, each importing only from those below it: server, commands, memory, clients, migration, cluster, types, engine, protocol; config beside them.
 
 pub mod blocked;
 pub mod clients;
@@ -11,6 +11,7 @@ pub mod engine;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod glob;
+pub mod memory;
 pub mod metrics;
 pub mod migration;
 pub mod node;

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, sync::atomic::Ordering::Relaxed};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
+    encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet, text::encode},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
@@ -12,6 +12,7 @@ use prometheus_client::{
 use crate::{
     commands,
     config::{plan_memory, process_memory},
+    memory::{allocated, is_active},
     node::Node,
 };
 
@@ -61,10 +62,53 @@ impl Sheet<'_> {
 
     /// A gauge for each value of a label.
     fn by<'v>(&mut self, name: &str, help: &str, label: &str, values: impl Iterator<Item = (&'v str, u64)>) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        self.labelled(name, help, None, label, values)
+    }
+
+    fn labelled<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        label: &str,
+        values: impl Iterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
         for (value, number) in values {
             let metric = ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX));
             metric.encode(family.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+
+    /// A counter of seconds for each value of a label.
+    fn seconds_counters<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl Iterator<Item = (&'v str, f64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+        for (value, seconds) in values {
+            ConstCounter::new(seconds).encode(family.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+
+    /// A histogram for each command that was counted.
+    fn latencies(&mut self, name: &str, help: &str) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for spec in commands::table() {
+            let latency = &spec.calls.latency;
+            let mut buckets: Vec<(f64, u64)> = latency.buckets().map(|(micros, count)| (micros as f64 / 1e6, count)).collect();
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            if count > 0 {
+                // The last holds whatever took longer than the one before it.
+                buckets.iter_mut().last().into_iter().for_each(|(bound, _)| *bound = f64::MAX);
+                let sum = latency.micros() as f64 / 1e6;
+                family.encode_family(&[("command", spec.name)])?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            }
         }
         Ok(())
     }
@@ -112,6 +156,13 @@ fn server(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
     sheet.counter("commands", "Commands executed", commands::calls())?;
     let called = commands::table().map(|spec| (spec.name, spec.calls.get())).filter(|(_, calls)| *calls > 0);
     sheet.counters("command_calls", "Commands executed, by their names", "command", called)?;
+    let times = commands::table().map(|spec| (spec.name, spec.calls.micros() / 1e6)).filter(|(_, seconds)| *seconds > 0.0);
+    sheet.seconds_counters("command_time", "Time that commands took, by their names", "command", times)?;
+    sheet.latencies("command_duration", "How long commands took, while latency-tracking is on")?;
+    let errors = stats.error_codes();
+    let codes = errors.iter().map(|(code, count)| (code.as_str(), *count));
+    sheet.counters("errors", "Commands answered with an error, by its code", "code", codes)?;
+    sheet.counter("slow_commands", "Commands that took slowlog-log-slower-than or longer", node.clients.slow.logged())?;
     sheet.counter("error_replies", "Commands answered with an error", stats.errors.load(Relaxed))?;
     sheet.counter("large_replies", "Replies that were sent in pieces", stats.large_replies.load(Relaxed))?;
     sheet.counter("parked_commands", "Commands that waited for a slot's switch", stats.parked.load(Relaxed))
@@ -154,8 +205,45 @@ fn disk(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
 
 fn memory(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
     let (caches, process, storage) = (node.engine.cache_use(), process_memory(), node.engine.storage());
-    let records = node.engine.counters().record_cache;
+    let (records, heap, owners) = (node.engine.counters().record_cache, allocated(), node.memory.owners());
+    let (anonymous, peak) = node.memory.used();
     sheet.bytes("memory_resident", "Resident memory of the process", process.resident)?;
+    sheet.bytes("memory_anonymous", "Of it, what no file stands behind: what memory_limit_bytes is about", anonymous)?;
+    sheet.bytes("memory_anonymous_peak", "The most of that since the start", peak)?;
+    sheet.bytes("memory_limit", "What the process may hold; 0: nobody has said", node.memory.limits().limit)?;
+    sheet.bytes("memory_allocated", "In use, as the allocator counts it", heap.allocated)?;
+    sheet.bytes("memory_allocator_active", "Pages of the allocator with something in use in them", heap.active)?;
+    sheet.bytes(
+        "memory_allocator_resident",
+        "Pages of the allocator, those that wait to be given back included",
+        heap.resident,
+    )?;
+    let used = owners.iter().map(|owner| (owner.name, owner.used));
+    sheet.labelled("memory_owner", "What each owner of memory holds", Some(&Unit::Bytes), "owner", used)?;
+    let limits = owners.iter().map(|owner| (owner.name, owner.limit));
+    sheet.labelled("memory_owner_limit", "What it may hold; 0: no bound of its own", Some(&Unit::Bytes), "owner", limits)?;
+    let pressure = node.memory.pressure();
+    sheet.gauge(
+        "memory_pressure",
+        "What is done for want of memory: 0 nothing, 1 caches shrink, 2 memtables are flushed, 3 writers are slowed down, 4 writes are refused",
+        pressure as u64,
+    )?;
+    let begun = node.memory.begun();
+    let steps = begun.iter().skip(1).map(|(step, count)| (step.name(), *count));
+    sheet.counters("memory_pressure_begun", "How often each of these was begun", "step", steps)?;
+    sheet.counter("memory_refused_writes", "Writes refused for want of memory", node.memory.refused())?;
+    sheet.counter(
+        "memory_ended_clients",
+        "Clients ended because all of them held too much together",
+        node.memory.ended_clients(),
+    )?;
+    sheet.gauge(
+        "memory_past_profile_watermark",
+        "Whether memory is past profile-watermark-percent",
+        u64::from(node.memory.past_profile_mark()),
+    )?;
+    sheet.counter("memory_watermark_profiles", "Heap profiles written at its crossings", node.memory.profiles_written())?;
+    sheet.gauge("heap_profiling", "Whether allocations are sampled", u64::from(is_active().unwrap_or(false)))?;
     sheet.bytes("memory_budget", "Budget of caches and memtables", plan_memory(&node.live.current()).budget)?;
     sheet.bytes("record_cache", "Record cache in use", records.used)?;
     sheet.bytes("record_cache_capacity", "Capacity of the record cache", records.capacity)?;
@@ -184,6 +272,9 @@ fn tables(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
     sheet.bytes("pending_compaction", "What compactions still have to rewrite, estimated", storage.pending_compaction_bytes)?;
     sheet.gauge("write_stopped", "Whether RocksDB holds writes back", u64::from(storage.write_stopped))?;
     sheet.bytes("write_delayed_rate", "A second, while RocksDB slows writes down; 0: it does not", storage.delayed_write_rate)?;
+    let tickers = node.engine.tickers();
+    let tickers = tickers.iter().map(|(name, count)| (*name, *count));
+    sheet.counters("rocksdb_ticker", "RocksDB's own counters by its names, with rocksdb.statistics yes", "ticker", tickers)?;
     sheet.counter("write_delays", "How often RocksDB began to slow writes down", counters.write_delays)?;
     sheet.counter("write_stops", "How often RocksDB began to hold writes back", counters.write_stops)?;
     let (running, completed) = node.engine.compactions_on_request();

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -19,6 +20,7 @@ use crate::{
     cluster::{Cluster, PeerAccess},
     config::{Live, Settings},
     engine::{Engine, EngineError, Home, MayWrite, Sweep, Writer},
+    memory::Memory,
     migration::{MigrationLimits, Migrations},
     types::{Keyspace, TypeError},
 };
@@ -93,6 +95,8 @@ pub struct Node {
     pub clients: Arc<Clients>,
     /// Who of them waits for keys.
     pub blocked: Arc<Blocked>,
+    /// The limit of its memory.
+    pub memory: Memory,
     /// Its sweep of what has expired.
     pub sweep: Sweep,
     /// Places for replies that are sent in pieces.
@@ -144,7 +148,11 @@ impl Node {
         );
         clients.set_limits(settings.client_output_buffer_limit.pubsub);
         engine.hear_expired(clients.clone());
+        let profiles = PathBuf::from(&settings.dir).join("profiles");
+        let memory = Memory::start(engine.clone(), clients.clone(), settings.memory_limits(), profiles);
+        let memory = memory.map_err(|source| EngineError::Thread { name: "memory".into(), source })?;
         Ok(Self {
+            memory,
             live: Live::new(settings.clone()),
             large_replies: Arc::new(Semaphore::new(settings.reply_streams_max.max(1) as usize)),
             settings,

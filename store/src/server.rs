@@ -7,6 +7,7 @@ mod data;
 mod listen;
 mod pieces;
 mod process;
+mod profiles;
 mod turns;
 mod waiting;
 

@@ -1,10 +1,6 @@
 //! INFO and /metrics: figures that move with what was done, and agree.
 
-use std::{
-    collections::HashMap,
-    io::{Read as _, Write as _},
-    net::TcpStream,
-};
+use std::collections::HashMap;
 
 use anyhow::{Context as _, ensure};
 use redis::AsyncCommands as _;
@@ -12,20 +8,9 @@ use sluice_tests::store::{Setup, StoreProcess, wait_for};
 
 use super::faults::{check, write};
 
-/// The text of /metrics.
-fn text(store: &StoreProcess) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", store.setup().admin_port))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: store\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-    ensure!(head.starts_with("HTTP/1.1 200"), "{head}");
-    Ok(body.to_owned())
-}
-
 /// Samples by their names, labels included, without our prefix. Whole numbers: a fraction of a second is nothing here.
 fn metrics(store: &StoreProcess) -> anyhow::Result<HashMap<String, i64>> {
-    let text = text(store)?;
+    let text = store.metrics()?;
     let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
     samples.map(|(name, value)| Ok((name.trim_start_matches("sluice_").to_owned(), value.parse::<f64>()? as i64))).collect()
 }
@@ -34,7 +19,7 @@ fn metrics(store: &StoreProcess) -> anyhow::Result<HashMap<String, i64>> {
 async fn every_metric_has_help_a_unit_and_a_name_as_prometheus_wants_it() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
     let store = Setup::new(root.path().join("data"), &[])?.start().await?;
-    let text = text(&store)?;
+    let text = store.metrics()?;
     let mut kinds = HashMap::new();
     for line in text.lines() {
         let words: Vec<&str> = line.splitn(4, ' ').collect();

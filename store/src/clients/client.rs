@@ -231,6 +231,11 @@ impl Client {
         lock(&self.mailbox).held()
     }
 
+    /// Bytes of its requests and replies, and of what waits for it.
+    pub fn held_bytes(&self) -> u64 {
+        self.buffers.iter().map(Shown::get).sum::<u64>() + self.mail_held().1
+    }
+
     /// Ends the connection, whatever it is at.
     pub fn end(&self) {
         self.ending.store(true, Ordering::SeqCst);

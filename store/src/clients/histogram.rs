@@ -34,14 +34,18 @@ impl Histogram {
         self.micros.load(Ordering::Relaxed)
     }
 
+    /// Commands in each bucket, with its upper bound in microseconds; in the last those that took longer.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.buckets.iter().enumerate().map(|(bucket, count)| (1 << bucket, count.load(Ordering::Relaxed)))
+    }
+
     /// Upper bounds in microseconds, and how many commands took at most so long, where there is a difference; and the number of all.
     pub fn cumulative(&self) -> (u64, Vec<(u64, u64)>) {
         let (mut sum, mut bounds) = (0, Vec::new());
-        for (bucket, count) in self.buckets.iter().enumerate() {
-            let count = count.load(Ordering::Relaxed);
+        for (bound, count) in self.buckets() {
             sum += count;
             if count > 0 {
-                bounds.push((1 << bucket, sum));
+                bounds.push((bound, sum));
             }
         }
         (sum, bounds)

@@ -25,6 +25,8 @@ pub enum Paused {
 #[derive(Default)]
 struct Until {
     writes: Option<Instant>,
+    /// As `writes`, for want of memory.
+    slowed: Option<Instant>,
     all: Option<Instant>,
     /// The client that is alone, and nobody else may execute anything.
     alone: Option<u64>,
@@ -105,7 +107,7 @@ impl Pause {
         changes.borrow_and_update();
         let (end, alone) = {
             let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-            ([until.writes, until.all].into_iter().flatten().min(), until.alone)
+            ([until.writes, until.slowed, until.all].into_iter().flatten().min(), until.alone)
         };
         match (end, alone) {
             (_, Some(_)) => drop(changes.changed().await),
@@ -124,6 +126,14 @@ impl Pause {
         self.changes.send_modify(|count| *count += 1);
     }
 
+    /// Lets writes wait for that long, for want of memory. CLIENT UNPAUSE does not end it.
+    pub fn slow_writes(&self, time: Duration) {
+        if !time.is_zero() {
+            self.until.lock().unwrap_or_else(PoisonError::into_inner).slowed = Some(Instant::now() + time);
+            self.now.store(1, Ordering::SeqCst);
+        }
+    }
+
     /// Ends it.
     pub fn end(&self) {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,8 +149,9 @@ impl Pause {
     fn look(&self, client: u64, now: Instant) -> Paused {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         until.writes = until.writes.filter(|end| *end > now);
+        until.slowed = until.slowed.filter(|end| *end > now);
         until.all = until.all.filter(|end| *end > now);
-        match (until.alone, until.all, until.writes) {
+        match (until.alone, until.all, until.writes.or(until.slowed)) {
             (Some(alone), ..) if alone == client => Paused::Nothing,
             (Some(_), ..) | (None, Some(_), _) => Paused::All,
             (None, None, Some(_)) => Paused::Writes,
@@ -171,6 +182,17 @@ mod tests {
         pause.begin(Paused::All, second);
         pause.end();
         assert_eq!(pause.now(1), Paused::Nothing);
+    }
+
+    #[test]
+    fn what_slows_writers_down_is_over_by_itself() {
+        let (pause, second) = (Pause::default(), Duration::from_secs(1));
+        pause.slow_writes(Duration::ZERO);
+        assert_eq!(pause.now(1), Paused::Nothing);
+        pause.slow_writes(10 * second);
+        pause.end();
+        assert_eq!(pause.now(1), Paused::Writes, "CLIENT UNPAUSE is about something else");
+        assert_eq!(pause.look(1, Instant::now() + 11 * second), Paused::Nothing);
     }
 
     #[tokio::test]

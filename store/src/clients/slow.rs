@@ -172,6 +172,11 @@ impl Slow {
         lock(&self.log).1.len()
     }
 
+    /// How many were logged since the start.
+    pub fn logged(&self) -> u64 {
+        lock(&self.log).0
+    }
+
     /// Whether nothing is logged.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{CommandError, Later, LaterReply, glob, run::ok_later, scan::offload, subcommands};
 use crate::{
-    config::{SetError, Settings, plan_memory, specs, unquote},
+    config::{SetError, Settings, specs, unquote},
     node::Node,
     protocol::Request,
 };
@@ -72,14 +72,8 @@ fn pairs(words: &[Bytes]) -> Result<Vec<(String, String)>, CommandError> {
 
 /// Puts into force what is not read from the settings each time.
 fn apply(node: &Node, next: &Settings) -> Result<(), String> {
-    let plan = plan_memory(next);
     node.engine.set_sync_policy(next.sync);
-    node.engine.resize_caches(
-        plan.record_cache as usize,
-        plan.block_cache as usize,
-        next.row_cache.0 as usize,
-        plan.memtables as usize,
-    );
+    node.memory.set_limits(next.memory_limits());
     node.clients.set_notify(next.notify);
     node.clients.slow.set(
         next.slowlog_log_slower_than,

@@ -124,6 +124,7 @@ fn tell_of_absent(cx: &mut Context<'_, '_>, spec: &CommandSpec, absent: Vec<Byte
 
 /// A request took that long: for the slow log, the latency monitor and the histograms.
 fn note_time(node: &Node, session: &Session, spec: &CommandSpec, request: &Request, took: Duration) {
+    spec.calls.add_time(took);
     let slow = &node.clients.slow;
     if !slow.concerns(took) {
         return;

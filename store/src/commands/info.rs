@@ -1,15 +1,12 @@
 //! INFO: the server's account of itself, in Redis' sections.
 
+pub(super) mod memory;
+mod times;
+
 use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
 use super::{CommandError, Context};
-use crate::{
-    clients::Subscription,
-    config::{plan_memory, process_memory},
-    engine::system_ms,
-    node::Node,
-    protocol::Request,
-};
+use crate::{clients::Subscription, engine::system_ms, node::Node, protocol::Request};
 
 /// The version of Redis whose commands and replies are followed; clients choose features by it.
 pub(super) const REDIS_VERSION: &str = "7.4.0";
@@ -17,14 +14,17 @@ pub(super) const REDIS_VERSION: &str = "7.4.0";
 /// A section's name, and what writes it.
 type Section = (&'static str, fn(&Node) -> String);
 
-const SECTIONS: [Section; 9] = [
+const SECTIONS: [Section; 12] = [
     ("server", server),
     ("clients", clients),
-    ("memory", memory),
+    ("memory", memory::memory),
     ("persistence", persistence),
     ("stats", stats),
-    ("commandstats", commandstats),
-    ("errorstats", errorstats),
+    ("replication", times::replication),
+    ("cpu", times::cpu),
+    ("commandstats", times::commands),
+    ("latencystats", times::latencies),
+    ("errorstats", times::errors),
     ("cluster", cluster),
     ("keyspace", keyspace),
 ];
@@ -36,7 +36,7 @@ pub(super) fn info(cx: &mut Context<'_, '_>, request: &Request) -> Result<(), Co
     let mut text = String::new();
     for (name, section) in SECTIONS {
         // As in Redis, the figures of each command are given when they are asked for.
-        let every = all || (usual && name != "commandstats");
+        let every = all || (usual && !matches!(name, "commandstats" | "latencystats"));
         if every || wanted.iter().any(|word| word == name.as_bytes()) {
             let separator = if text.is_empty() { "" } else { "\r\n" };
             let title = name[..1].to_ascii_uppercase() + &name[1..];
@@ -83,38 +83,6 @@ fn clients(node: &Node) -> String {
         ("maxclients", node.live.maxclients().to_string()),
         ("watching_clients", watching.to_string()),
         ("pubsub_clients", subscribed.to_string()),
-    ])
-}
-
-fn memory(node: &Node) -> String {
-    let settings = node.live.current();
-    let plan = plan_memory(&settings);
-    let (storage, caches, process) = (node.engine.storage(), node.engine.cache_use(), process_memory());
-    let records = node.engine.counters().record_cache;
-    lines(&[
-        ("used_memory", process.resident.to_string()),
-        ("maxmemory", "0".into()),
-        // Nothing is evicted: what memory holds is bounded by memory-budget, the data by the disk.
-        ("maxmemory_policy", "noeviction".into()),
-        ("used_memory_rss", process.resident.to_string()),
-        ("used_memory_rss_peak", process.resident_peak.to_string()),
-        ("total_system_memory", process.machine.to_string()),
-        ("maxmemory_policy", "noeviction".into()),
-        ("memory_budget", plan.budget.to_string()),
-        ("memory_budget_used", (caches.block_used + caches.row_used + records.used).to_string()),
-        ("record_cache_capacity", records.capacity.to_string()),
-        ("record_cache_used", records.used.to_string()),
-        ("record_cache_hits", records.hits.to_string()),
-        ("record_cache_misses", records.misses.to_string()),
-        ("block_cache_capacity", caches.block_capacity.to_string()),
-        ("block_cache_used", caches.block_used.to_string()),
-        ("block_cache_pinned", caches.block_pinned.to_string()),
-        ("row_cache_capacity", caches.row_capacity.to_string()),
-        ("row_cache_used", caches.row_used.to_string()),
-        ("memtables_limit", caches.memtables_limit.to_string()),
-        ("memtables_used", caches.memtables_used.to_string()),
-        ("table_readers_used", storage.table_reader_bytes.to_string()),
-        ("mem_allocator", "jemalloc".into()),
     ])
 }
 
@@ -185,32 +153,6 @@ fn stats(node: &Node) -> String {
 
 fn cluster(node: &Node) -> String {
     lines(&[("cluster_enabled", u8::from(node.cluster.enabled()).to_string())])
-}
-
-/// Errors by their codes.
-fn errorstats(node: &Node) -> String {
-    node.stats.error_codes().iter().fold(String::new(), |mut text, (code, count)| {
-        let _ = write!(text, "errorstat_{code}:count={count}\r\n");
-        text
-    })
-}
-
-/// How often each command was executed.
-fn commandstats(_: &Node) -> String {
-    let mut text = String::new();
-    for spec in super::table() {
-        let (calls, (failed, rejected), micros) = (spec.calls.get(), spec.calls.errors(), spec.calls.latency.micros());
-        if calls + rejected > 0 {
-            // Times are those measured while latency-tracking says so: 0 without.
-            let mean = micros as f64 / calls.max(1) as f64;
-            let _ = write!(
-                text,
-                "cmdstat_{}:calls={calls},usec={micros},usec_per_call={mean:.2},rejected_calls={rejected},failed_calls={failed}\r\n",
-                spec.name
-            );
-        }
-    }
-    text
 }
 
 /// The number of keys is RocksDB's estimate, as counting them would cost a scan: DBSIZE counts. What expires is not known without one.

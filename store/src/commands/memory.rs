@@ -1,11 +1,7 @@
 //! MEMORY: what keys and the process take.
 
-use super::{CommandError, Context, subcommands};
-use crate::{
-    config::{plan_memory, process_memory},
-    protocol::Request,
-    types::parse_integer,
-};
+use super::{CommandError, Context, info, subcommands};
+use crate::{memory, protocol::Request, types::parse_integer};
 
 type Outcome = Result<(), CommandError>;
 
@@ -15,14 +11,12 @@ const SAMPLES: u64 = 5;
 pub(super) fn memory(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     match request[1].to_ascii_lowercase().as_slice() {
         b"usage" => usage(cx, request)?,
-        b"doctor" => cx.reply.verbatim(
-            "Data is on the disk; memory holds caches and memtables, bounded by memory-budget. INFO memory says how much of it is used.\n",
-        ),
-        b"malloc-stats" => {
-            let memory = process_memory();
-            cx.reply.verbatim(&format!("{memory:?}\n"));
+        b"doctor" => cx.reply.verbatim(&info::memory::doctor(cx.node)),
+        b"malloc-stats" => cx.reply.verbatim(&memory::report()),
+        b"purge" => {
+            cx.node.memory.purge();
+            cx.reply.ok();
         }
-        b"purge" => cx.reply.ok(),
         b"stats" => stats(cx),
         _ => subcommands::help(cx.reply, "memory"),
     }
@@ -47,14 +41,7 @@ fn usage(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 fn stats(cx: &mut Context<'_, '_>) {
-    let (memory, plan) = (process_memory(), plan_memory(&cx.node.live.current()));
-    let rows = [
-        ("peak.resident", memory.resident_peak),
-        ("process.resident", memory.resident),
-        ("budget.block-cache", plan.block_cache),
-        ("budget.record-cache", plan.record_cache),
-        ("budget.memtables", plan.memtables),
-    ];
+    let rows = info::memory::stats(cx.node);
     cx.reply.map(rows.len());
     for (name, value) in rows {
         cx.reply.bulk(name.as_bytes());

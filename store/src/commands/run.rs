@@ -170,6 +170,12 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
     cx.writer.borrow_mut().enter();
     let in_multi = cx.session.transaction.is_some();
     let executes_queued = in_multi && spec.name == "exec";
+    if node.memory.refuses()
+        && (needs_memory(spec) || executes_queued && transaction(cx.session).commands().any(|(spec, _)| needs_memory(spec)))
+    {
+        node.memory.count_refused();
+        return Err(refused(cx, request, out_of_memory()));
+    }
     let queues = in_multi && !spec.flags.has(Flags::AT_ONCE);
     let routed = if executes_queued {
         let writes = transaction(cx.session).any(Flags::WRITE);
@@ -229,6 +235,16 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
         }
     }
     execute(cx, spec, request)
+}
+
+/// Whether a command is refused when memory is short: a write to keys that does not only give space back.
+pub(super) fn needs_memory(spec: &CommandSpec) -> bool {
+    spec.keys.any() && spec.flags.has(Flags::WRITE) && !spec.flags.has(Flags::FREES)
+}
+
+/// The text is Redis'.
+pub(super) fn out_of_memory() -> CommandError {
+    CommandError::new("OOM command not allowed when used memory > 'maxmemory'.")
 }
 
 /// Whether a request has its keys claimed. One that may wait for them does: otherwise a change would fall between the look and the wait.

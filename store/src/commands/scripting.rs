@@ -27,6 +27,7 @@ use bytes::Bytes;
 use mlua::{Lua, MultiValue, Table, Value};
 
 pub(super) use self::calls::Caller;
+pub use self::interpreter::memory_held;
 use self::{
     calls::Calls,
     interpreter::{Ended, Failure, Interpreter, Sha},

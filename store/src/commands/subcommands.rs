@@ -89,6 +89,15 @@ subcommands! {
         "sleep" 3 "seconds" "Lets this connection sleep; the others go on.";
         "stringmatch-len" 4 "length pattern" "Matches a text of so many zero bytes.";
     }
+    "kprofile" {
+        "help" 2 "" "Prints this help.";
+        "memory disable" 3 "" "Ends sampling allocations; what was sampled stays.";
+        "memory dump" 4 "directory" "Writes what is allocated as jeprof.PID.NUMBER.heap, for jeprof.";
+        "memory enable" 3 "" "Begins to sample allocations.";
+        "memory pprof" 3 "" "What is allocated, as gzipped pprof with names.";
+        "memory reset" 3 "" "Forgets what was sampled.";
+        "memory status" 3 "" "Whether allocations are sampled: enabled or disabled.";
+    }
     "latency" {
         "doctor" 2 "" "What the latency monitor has seen, in words.";
         "help" 2 "" "Prints this help.";
@@ -98,11 +107,11 @@ subcommands! {
         "reset" -2 "[event ...]" "Forgets spikes.";
     }
     "memory" {
-        "doctor" 2 "" "Where memory goes.";
+        "doctor" 2 "" "Who holds memory, and what is done about it.";
         "help" 2 "" "Prints this help.";
-        "malloc-stats" 2 "" "What the process holds.";
-        "purge" 2 "" "Does nothing: memory is given back as it is freed.";
-        "stats" 2 "" "Bytes of the process, and of its budget.";
+        "malloc-stats" 2 "" "The allocator's own account.";
+        "purge" 2 "" "Gives freed memory back to the system at once.";
+        "stats" 2 "" "Bytes of the process, of the allocator, and of who holds them.";
         "usage" -3 "key [SAMPLES count]" "Bytes a key takes in storage, before compression.";
     }
     "slowlog" {

@@ -7,6 +7,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use super::{CommandError, Session, context::Context, run::Later};
@@ -192,13 +193,20 @@ pub struct Calls {
     count: AtomicU64,
     failed: AtomicU64,
     rejected: AtomicU64,
+    nanos: AtomicU64,
     /// How long they took, while `latency-tracking` says so.
     pub latency: Histogram,
 }
 
 impl Calls {
     const fn new() -> Self {
-        Self { count: AtomicU64::new(0), failed: AtomicU64::new(0), rejected: AtomicU64::new(0), latency: Histogram::new() }
+        Self {
+            count: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            nanos: AtomicU64::new(0),
+            latency: Histogram::new(),
+        }
     }
 
     /// Counts one more.
@@ -216,6 +224,16 @@ impl Calls {
         self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Adds the time one took.
+    pub fn add_time(&self, took: Duration) {
+        self.nanos.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// How long all of them took, in microseconds, as far as time was taken.
+    pub fn micros(&self) -> f64 {
+        self.nanos.load(Ordering::Relaxed) as f64 / 1000.0
+    }
+
     /// Those that failed, and those that were refused.
     pub fn errors(&self) -> (u64, u64) {
         (self.failed.load(Ordering::Relaxed), self.rejected.load(Ordering::Relaxed))
@@ -231,6 +249,7 @@ impl Calls {
         self.count.store(0, Ordering::Relaxed);
         self.failed.store(0, Ordering::Relaxed);
         self.rejected.store(0, Ordering::Relaxed);
+        self.nanos.store(0, Ordering::Relaxed);
         self.latency.reset();
     }
 }

@@ -56,6 +56,12 @@ pub(super) const RULES: &[Rule] = &[
         "a row cache does not see range tombstones and would serve deleted rows: set one of them to 0",
     ),
     rule(
+        ["memory-budget", "maxmemory"],
+        |s, plan| (s.maxmemory.0 > 0 || s.memory_budget.0 > 0) && plan.limit > 0 && plan.budget > plan.limit / 10 * 8,
+        "caches and memtables alone (64mb at least) would take more than eight tenths of what the process may hold, in a container with a \
+         limit that: lower the first or raise the second",
+    ),
+    rule(
         ["rocksdb.row_cache_size", "memory-budget"],
         |s, plan| s.row_cache.0 > 0 && s.row_cache.0.saturating_add(BESIDE_ROWS) > plan.budget,
         "the row cache is part of the budget, and blocks and memtables need at least 32mb of it: lower the row cache or raise the budget",

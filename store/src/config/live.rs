@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use super::settings::{Settings, specs};
+use super::{
+    plan_memory,
+    settings::{Settings, specs},
+};
 
 type SetLogLevel = Box<dyn Fn(&str) + Send + Sync>;
 static SET_LOG_LEVEL: OnceLock<SetLogLevel> = OnceLock::new();
@@ -34,6 +37,7 @@ pub struct Live {
     reply_len_max: AtomicUsize,
     reply_stream_from: AtomicUsize,
     reply_stream_timeout_ms: AtomicU64,
+    request_len_max: AtomicUsize,
     park_timeout_ms: AtomicU64,
     lua_time_limit: AtomicU64,
     stream_node_max_entries: AtomicU32,
@@ -71,6 +75,7 @@ impl Live {
             reply_len_max: AtomicUsize::new(0),
             reply_stream_from: AtomicUsize::new(0),
             reply_stream_timeout_ms: AtomicU64::new(0),
+            request_len_max: AtomicUsize::new(0),
             park_timeout_ms: AtomicU64::new(0),
             lua_time_limit: AtomicU64::new(0),
             stream_node_max_entries: AtomicU32::new(0),
@@ -114,6 +119,11 @@ impl Live {
     /// For a client to take a piece of a reply.
     pub fn reply_stream_timeout(&self) -> Duration {
         Duration::from_millis(self.reply_stream_timeout_ms.load(Ordering::Relaxed))
+    }
+
+    /// Longest request that memory has room for, in bytes.
+    pub fn request_len_max(&self) -> usize {
+        self.request_len_max.load(Ordering::Relaxed)
     }
 
     /// Milliseconds after which a script is ended.
@@ -169,7 +179,10 @@ impl Live {
         self.flush_wait.store(settings.flush_wait, Ordering::Relaxed);
         // 0 is no limit to Redis; here every limit is a number, and this the largest.
         let normal = settings.client_output_buffer_limit.normal;
-        self.reply_len_max.store(if normal == 0 { usize::MAX >> 1 } else { normal as usize }, Ordering::Relaxed);
+        let normal = if normal == 0 { u64::MAX >> 1 } else { normal };
+        let request = plan_memory(settings).request;
+        self.reply_len_max.store(normal.min(request) as usize, Ordering::Relaxed);
+        self.request_len_max.store(request as usize, Ordering::Relaxed);
         self.reply_stream_from.store(settings.reply_stream_from.0 as usize, Ordering::Relaxed);
         self.reply_stream_timeout_ms.store(settings.reply_stream_timeout_ms, Ordering::Relaxed);
         self.lua_time_limit.store(settings.lua_time_limit, Ordering::Relaxed);

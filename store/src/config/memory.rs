@@ -1,8 +1,9 @@
-//! The memory budget: one number, from the container's limit when it is not set, divided among caches and memtables.
+//! The memory plan: how much the process may hold, and who of it how much. One number to begin with, the container's limit unless
+//! `maxmemory` says otherwise, divided among caches, memtables, clients and the rest.
 
 use std::fs;
 
-use super::settings::Settings;
+use super::{container, settings::Settings};
 
 /// Smallest budget that works at all.
 const BUDGET_MIN: u64 = 64 << 20;
@@ -10,31 +11,47 @@ const BUDGET_MIN: u64 = 64 << 20;
 /// Who gets how many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// All of it.
+    /// What the process may hold in all; 0: nobody has said.
+    pub limit: u64,
+    /// Caches and memtables.
     pub budget: u64,
     /// Record cache.
     pub record_cache: u64,
+    /// Row cache; 0: there is none.
+    pub row_cache: u64,
     /// Block cache; memtables are charged to it, so it is the whole budget less the other caches.
     pub block_cache: u64,
     /// All memtables together.
     pub memtables: u64,
     /// One memtable.
     pub write_buffer: u64,
+    /// Requests and replies of all clients; 0: without bound.
+    pub clients: u64,
+    /// One request or one reply; [`u64::MAX`]: what other settings say.
+    pub request: u64,
 }
 
-/// Divides the budget of those settings; 0 is to be found.
+/// Divides what those settings say; 0 is to be found.
 pub fn plan_memory(settings: &Settings) -> MemoryPlan {
-    divide(settings.memory_budget.0, settings.record_cache, settings.row_cache.0, settings.write_buffer.0)
+    divide(settings, container::memory_limit(), machine())
 }
 
-fn divide(set: u64, record_percent: u32, row_cache: u64, write_buffer: u64) -> MemoryPlan {
-    let budget = if set > 0 { set } else { found() }.max(BUDGET_MIN);
+fn divide(settings: &Settings, container: Option<u64>, machine: u64) -> MemoryPlan {
+    let set = |value: u64| Some(value).filter(|value| *value > 0);
+    let limit = set(settings.maxmemory.0).or(container.filter(|limit| *limit < machine)).unwrap_or(0);
+    let found = if limit > 0 { limit / 10 * 6 } else { machine / 4 };
+    let budget = set(settings.memory_budget.0).unwrap_or(found).max(BUDGET_MIN);
+    let row_cache = settings.row_cache.0;
     let besides_rows = budget.saturating_sub(row_cache);
-    let record_cache = (budget / 100 * u64::from(record_percent)).min(besides_rows / 4);
+    let record_cache = (budget / 100 * u64::from(settings.record_cache)).min(besides_rows / 4);
     let block_cache = (besides_rows - record_cache).max(BUDGET_MIN / 2);
     let memtables = (block_cache * 2 / 5).max(16 << 20);
     // Four memtables of one family may exist at once; none of them may outgrow its share.
-    MemoryPlan { budget, record_cache, block_cache, memtables, write_buffer: write_buffer.min(memtables / 2) }
+    let write_buffer = settings.write_buffer.0.min(memtables / 2);
+    let clients = set(settings.maxmemory_clients.0).unwrap_or(limit / 6);
+    // One of them is never the whole of what all may hold.
+    let request = if clients > 0 { (clients / 2).max(1 << 20) } else { u64::MAX };
+    MemoryPlan { limit, budget, record_cache, row_cache, block_cache, memtables, write_buffer, clients, request }
 }
 
 /// What the process holds and the machine has, in bytes, as the system says.
@@ -64,28 +81,34 @@ fn machine() -> u64 {
     fs::read_to_string("/proc/meminfo").ok().and_then(|text| kib(&text, "MemTotal:")).map_or(1 << 30, |kib| kib << 10)
 }
 
-fn found() -> u64 {
-    let read = |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let machine = machine();
-    // cgroup v2, then v1; without a limit both show none or more than the machine has.
-    let container = read("/sys/fs/cgroup/memory.max").or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
-    match container.filter(|limit| *limit < machine) {
-        Some(limit) => limit / 10 * 6,
-        None => machine / 4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::value::Bytes;
+
+    const MACHINE: u64 = 64 << 30;
 
     #[test]
     fn the_parts_stay_within_the_budget() {
         for (budget, row) in [(64 << 20, 0), (256 << 20, 0), (1 << 30, 256 << 20), (8 << 30, 1 << 30)] {
-            let plan = divide(budget, 10, row, 64 << 20);
+            let settings = Settings { memory_budget: Bytes(budget), row_cache: Bytes(row), ..Settings::default() };
+            let plan = divide(&settings, None, MACHINE);
             assert!(plan.block_cache + plan.record_cache + row <= plan.budget, "{plan:?}");
             assert!(plan.memtables <= plan.block_cache && plan.write_buffer <= plan.memtables, "{plan:?}");
+            assert_eq!((plan.limit, plan.clients, plan.request), (0, 0, u64::MAX), "nobody has said what all of it may be");
         }
-        assert!(divide(0, 10, 0, 64 << 20).budget >= BUDGET_MIN);
+    }
+
+    #[test]
+    fn the_containers_limit_is_divided_unless_a_setting_says_otherwise() {
+        let plan = |settings: &Settings, container| divide(settings, container, MACHINE);
+        let defaults = Settings::default();
+        let small = plan(&defaults, Some(1 << 30));
+        assert_eq!((small.limit, small.budget), (1 << 30, (1 << 30) / 10 * 6));
+        assert!(small.budget + small.clients < small.limit && small.request <= small.clients / 2);
+        assert_eq!(plan(&defaults, Some(MACHINE * 2)), plan(&defaults, None), "no limit at all");
+        let set = Settings { maxmemory: Bytes(512 << 20), maxmemory_clients: Bytes(100 << 20), ..Settings::default() };
+        let plan = plan(&set, Some(1 << 30));
+        assert_eq!((plan.limit, plan.clients, plan.request), (512 << 20, 100 << 20, 50 << 20));
     }
 }

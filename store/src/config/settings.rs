@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use super::{
-    conflicts,
+    conflicts, plan_memory,
     value::{Addresses, Bytes, DebugAllowed, OutputLimits, Renames, Value, WalRecovery},
 };
 use crate::{
     clients::Notify,
     engine::{Compression, SweepPace, SyncPolicy},
+    memory::{DumpLimits, MemoryLimits, Watermarks},
 };
 
 /// One setting: how it is named, read and written.
@@ -88,7 +89,11 @@ settings! {
     #[live] flush_wait: bool = true, "flush-wait", "FLUSHMEMTABLE without ASYNC waits for its round.";
     #[live] expire_sweep_keys: u64 = 50_000, "expire-sweep-keys-per-second", "Most keys a second that the background looks at to delete what has expired; 0: only compactions and commands do.";
     #[live] expire_sweep_bytes: Bytes = Bytes(16 << 20), "expire-sweep-bytes-per-second", "Most bytes of keys and values a second that the background looks at for that.";
-    #[live] memory_budget: Bytes = Bytes(0), "memory-budget", "Bytes for caches and memtables together; 0: six tenths of the container's limit, or a quarter of the machine.";
+    #[live] memory_budget: Bytes = Bytes(0), "memory-budget", "Bytes for caches and memtables together; 0: six tenths of maxmemory or of the container's limit, without both a quarter of the machine.";
+    #[live] maxmemory: Bytes = Bytes(0), "maxmemory", "Bytes the process may hold in all; 0: the container's limit. On the way there caches shrink, memtables are flushed, writers are slowed down, and at last writes are refused with OOM.";
+    #[live] watermarks: Watermarks = Watermarks::default(), "maxmemory-watermarks", "Percents of maxmemory at which these four begin, in that order.";
+    #[live] maxmemory_clients: Bytes = Bytes(0), "maxmemory-clients", "Bytes that requests and replies of all clients may hold together; past them the largest are ended. 0: a sixth of maxmemory.";
+    #[live] profile_watermark: u32 = 0, "profile-watermark-percent", "Percent of maxmemory past which a heap profile is written into `profiles` in the data directory, once a crossing; allocations are sampled for that from the start. 0: none is.";
     #[live] record_cache: u32 = 10, "record-cache-percent", "Share of memory-budget for records that are read often, in percent, up to 50; 0: none.";
     #[live] row_cache: Bytes = Bytes(0), "rocksdb.row_cache_size", "Bytes of row cache; 0: none.";
     write_buffer: Bytes = Bytes(16 << 20), "rocksdb.write_buffer_size", "Bytes of one memtable: small ones stay near the processor, large ones are flushed and merged less often.";
@@ -104,6 +109,7 @@ settings! {
     l0_stop_trigger: i32 = 40, "rocksdb.level0_stop_writes_trigger", "Tables in level 0 at which writes are held back.";
     max_io: Bytes = Bytes(0), "rocksdb.max_io_bytes_per_sec", "Bytes a second that flushes and compactions may write; 0: as many as the disk takes.";
     range_conversion: u32 = 0, "rocksdb.min_tombstones_for_range_conversion", "Deletions in a row that reads turn into a range tombstone; 0: none are. Not with a row cache.";
+    statistics: bool = false, "rocksdb.statistics", "Count what RocksDB does in its tickers, for /metrics; they cost a little of each read and write.";
     atomic_flush: bool = true, "rocksdb.atomic_flush", "Flush all column families at once. Always yes: without, half a key could come back.";
     enable_pipelined_write: bool = false, "rocksdb.enable_pipelined_write", "Always no: not with an atomic flush.";
     unordered_write: bool = false, "rocksdb.unordered_write", "Always no: it breaks snapshots.";
@@ -120,6 +126,8 @@ settings! {
     #[live] slowlog_max_len: u32 = 128, "slowlog-max-len", "Commands kept for SLOWLOG.";
     #[live] latency_monitor_threshold: u64 = 0, "latency-monitor-threshold", "Milliseconds from which LATENCY remembers a command; 0: none.";
     #[live] latency_tracking: bool = false, "latency-tracking", "Keep histograms of how long each command takes, for LATENCY HISTOGRAM.";
+    #[live] profile_size_max: Bytes = Bytes(64 << 20), "profile-size-max", "Longest heap profile, in bytes.";
+    #[live] profiles_kept: u32 = 8, "profiles-kept", "Heap profiles kept in a directory that KPROFILE writes into; older ones are removed.";
     rename_command: Renames = Renames::default(), "rename-command", "A command and what it is called instead, \"\" for not at all; once for each. Not those that operator and peers use.";
     enable_debug_command: DebugAllowed = DebugAllowed::No, "enable-debug-command", "Who may use DEBUG on the clients' port: no, local (loopback peers) or yes.";
     key_size_max: Bytes = Bytes(64 << 10), "key-size-max", "Longest key, in bytes.";
@@ -151,6 +159,27 @@ impl Settings {
         SweepPace { keys_per_second: self.expire_sweep_keys, bytes_per_second: self.expire_sweep_bytes.0 }
     }
 
+    /// What the process and its parts may hold.
+    pub fn memory_limits(&self) -> MemoryLimits {
+        let plan = plan_memory(self);
+        MemoryLimits {
+            limit: plan.limit,
+            watermarks: self.watermarks,
+            record_cache: plan.record_cache,
+            block_cache: plan.block_cache,
+            row_cache: plan.row_cache,
+            memtables: plan.memtables,
+            clients: plan.clients,
+            profile_percent: self.profile_watermark,
+            profiles: self.dump_limits(),
+        }
+    }
+
+    /// What heap profiles may take.
+    pub fn dump_limits(&self) -> DumpLimits {
+        DumpLimits { size_max: self.profile_size_max.0, kept: self.profiles_kept as usize, free_min: self.disk_free_min.0 }
+    }
+
     /// Contradictions between settings, by name and with the way out.
     pub(super) fn check(&self) -> Result<(), String> {
         if let Some(clash) = conflicts::find(self) {
@@ -177,6 +206,8 @@ impl Settings {
             ("lua-time-limit", self.lua_time_limit),
             ("script-memory-limit", self.script_memory_limit.0),
             ("script-write-limit", self.script_write_limit.0),
+            ("profile-size-max", self.profile_size_max.0),
+            ("profiles-kept", u64::from(self.profiles_kept)),
             ("checkpoints-kept", u64::from(self.checkpoints_kept)),
             ("rocksdb.write_buffer_size", self.write_buffer.0),
             ("rocksdb.target_file_size_base", self.target_file_size_base.0),
@@ -197,6 +228,9 @@ impl Settings {
         }
         if !(1..=crate::engine::DATABASES_MAX as u32).contains(&self.databases) {
             return Err(format!("databases is {}: it has to be 1 to {}", self.databases, crate::engine::DATABASES_MAX));
+        }
+        if self.profile_watermark > 100 {
+            return Err("profile-watermark-percent is over 100: it is a part of maxmemory".into());
         }
         if self.record_cache > 50 {
             return Err("record-cache-percent is over 50: blocks and memtables need the other half".into());

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::{
     clients::{Notify, PushLimits},
     engine::{Compression, SyncPolicy},
+    memory::Watermarks,
 };
 
 /// A value that a setting can have.
@@ -266,6 +267,20 @@ impl Value for WalRecovery {
             Self::TolerateCorruptedTail => "tolerate_corrupted_tail".into(),
             Self::PointInTime => "point_in_time".into(),
         }
+    }
+}
+
+impl Value for Watermarks {
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || "it has to be four percents, each larger than the one before, like `70 78 85 92`".to_owned();
+        let marks: Vec<u32> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
+        let marks: [u32; 4] = marks.try_into().map_err(|_| wrong())?;
+        let rising = marks.windows(2).all(|pair| pair[0] < pair[1]);
+        if rising && marks[0] > 0 && marks[3] <= 100 { Ok(Self(marks)) } else { Err(wrong()) }
+    }
+
+    fn render(&self) -> String {
+        self.0.map(|mark| mark.to_string()).join(" ")
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use rocksdb::ReadOptions;
+use rocksdb::{Options, ReadOptions};
 use sluice_topology::{InstanceId, NodeId, Slot};
 
 use self::counters::Committed;
@@ -81,6 +81,8 @@ pub struct Engine {
     ranks: Ranks,
     committed: Committed,
     read_options: ReadOptions,
+    /// Where RocksDB keeps its tickers, if it does.
+    tickers: Option<Options>,
     identity: Mutex<Identity>,
     options: EngineOptions,
     start: Start,
@@ -148,6 +150,7 @@ impl Engine {
             ranks: Ranks::default(),
             committed: Committed::default(),
             read_options: ReadOptions::default(),
+            tickers: options.tuning.statistics.then_some(db_options),
             identity: Mutex::new(identity),
             start,
             database,

@@ -37,6 +37,11 @@ pub(crate) fn space(path: &Path) -> io::Result<Space> {
     Ok(Space { free: found.f_bavail.saturating_mul(found.f_frsize), total: found.f_blocks.saturating_mul(found.f_frsize) })
 }
 
+/// Bytes free for this process on the file system that holds the path.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    Ok(space(path)?.free)
+}
+
 /// Whether a file can be made, written and synced there.
 pub(crate) fn probe(directory: &Path) -> io::Result<()> {
     let path = directory.join(PROBE_FILE);

@@ -1,6 +1,6 @@
 //! RocksDB's own knobs, as the settings `rocksdb.*` name them. Which of them exclude each other is for the configuration to say.
 
-use rocksdb::{BlockBasedOptions, DBCompressionType, Options};
+use rocksdb::{BlockBasedOptions, DBCompressionType, Options, statistics::StatsLevel};
 
 /// How tables are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Tuning {
     pub io_bytes_per_second: u64,
     /// Deletions in a row that reads turn into a range tombstone; 0: none are. Never with a row cache.
     pub range_conversion_tombstones: u32,
+    /// Whether RocksDB counts what it does: its tickers, without times.
+    pub statistics: bool,
 }
 
 impl Default for Tuning {
@@ -51,6 +53,7 @@ impl Default for Tuning {
             memtables_max: 4,
             io_bytes_per_second: 0,
             range_conversion_tombstones: 0,
+            statistics: false,
         }
     }
 }
@@ -65,6 +68,10 @@ impl Tuning {
     pub(crate) fn of_database(&self, options: &mut Options) {
         if self.io_bytes_per_second > 0 {
             options.set_ratelimiter(i64::try_from(self.io_bytes_per_second).unwrap_or(i64::MAX), REFILL_US, FAIRNESS);
+        }
+        if self.statistics {
+            options.enable_statistics();
+            options.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
         }
     }
 

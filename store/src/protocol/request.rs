@@ -28,6 +28,12 @@ pub struct RequestLimits {
 }
 
 impl RequestLimits {
+    /// The same, of requests of at most that many bytes.
+    #[must_use]
+    pub fn at_most(self, bytes: usize) -> Self {
+        Self { bulk_len_max: self.bulk_len_max.min(bytes), request_len_max: self.request_len_max.min(bytes), ..self }
+    }
+
     /// What a client may send before it has authenticated.
     #[must_use]
     pub fn unauthenticated(self) -> Self {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{Extension, Router, http::StatusCode, response::IntoResponse, routing::get};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -19,7 +19,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::{connection::Connection, listen, turns::Turns};
+use super::{
+    connection::Connection,
+    listen,
+    profiles::{self, Peer},
+    turns::Turns,
+};
 use crate::{commands::Plane, config::Settings, metrics, node::Node};
 
 /// Most connections at once: operator, peers, probes, people.
@@ -32,7 +37,7 @@ pub(super) type Slot = Arc<OnceLock<Arc<Node>>>;
 
 /// Accepts connections of one listener until the process ends.
 pub(super) async fn accept(listener: TcpListener, settings: Arc<Settings>, node: Slot, places: Arc<Semaphore>) {
-    let routes = routes(node.clone());
+    let routes = routes(node.clone()).merge(profiles::routes(node.clone(), settings.clone()));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
@@ -66,7 +71,7 @@ async fn serve(mut stream: TcpStream, peer: SocketAddr, settings: &Settings, nod
         return Ok(());
     }
     if first[0] != b'*' {
-        let service = TowerToHyperService::new(routes);
+        let service = TowerToHyperService::new(routes.layer(Extension(Peer(peer.ip()))));
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(FIRST_WORD)

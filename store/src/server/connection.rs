@@ -103,6 +103,7 @@ impl Connection {
             request_len_max: (settings.client_query_buffer_limit.0 as usize)
                 .max(settings.proto_max_bulk_len.0 as usize + 2 * frame),
         };
+        let limits = if plane == Plane::Data { limits.at_most(node.live.request_len_max()) } else { limits };
         let registered = node.clients.register(Some(peer), stream.local_addr().ok(), stream.as_raw_fd(), plane == Plane::Data);
         registered.client().active_ms.set(node.engine.now_ms());
         let session = Session::new(registered.client().clone(), plane, plane.password(settings).is_empty());
@@ -173,7 +174,14 @@ impl Connection {
             (0, _) | (_, Plane::Admin) => read.await?,
             (seconds, Plane::Data) => timeout(Duration::from_secs(seconds), read).await.map_err(|_| End::Closed)??,
         };
-        if count == 0 { Err(End::Closed) } else { Ok(()) }
+        if count == 0 {
+            return Err(End::Closed);
+        }
+        // A long request is seen while it arrives.
+        if self.reader.buffer.len() > SEND_AT {
+            self.show();
+        }
+        Ok(())
     }
 
     /// Executes every whole request that has arrived.

@@ -94,6 +94,8 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
     );
     node.join().await?;
     tokio::spawn(node.clone().drop_unserved_shards());
+    let scripts = node.settings.script_memory_limit.0 * data_threads(&node.settings) as u64;
+    node.memory.register("scripts", scripts, commands::script_memory);
     let threads = Arc::new(DataThreads::start(data_threads(&node.settings), &node)?);
     let _ = data.set(threads.clone());
     for listener in listeners {
@@ -115,6 +117,7 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
     tracing::info!("shutting down: taking no more writes, flushing");
     node.stop();
     let mut closing = tokio::task::spawn_blocking(move || {
+        node.memory.stop();
         node.sweep.stop();
         engine.close()
     });
@@ -165,6 +168,7 @@ fn tuning(settings: &Settings) -> Tuning {
         memtables_max: settings.max_write_buffer_number,
         io_bytes_per_second: settings.max_io.0,
         range_conversion_tombstones: settings.range_conversion,
+        statistics: settings.statistics,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     commands::{
         Context,
         execute::execute_queued,
-        run::{asks_to_wait, keys, route},
+        run::{asks_to_wait, keys, needs_memory, out_of_memory, route},
         table::{self, CommandSpec, Flags, Handler},
     },
     protocol::{ReplyWriter, Version},
@@ -106,6 +106,10 @@ impl<'c, 'n, 'r> Caller<'c, 'n, 'r> {
         let writes = spec.flags.has(Flags::WRITE);
         if writes && self.rights.no_writes {
             return Err("ERR Write commands are not allowed from read-only scripts.".into());
+        }
+        if self.cx.node.memory.refuses() && needs_memory(spec) {
+            self.cx.node.memory.count_refused();
+            return Err(out_of_memory().to_string());
         }
         if self.cx.node.cluster.enabled() {
             self.check_slot(spec, request)?;

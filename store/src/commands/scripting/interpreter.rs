@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
+    sync::atomic::{AtomicUsize, Ordering},
     time::Instant,
 };
 
@@ -83,6 +84,8 @@ pub(super) struct Interpreter {
     /// Functions by name, and of which loading they are.
     pub(super) functions: HashMap<Bytes, Function>,
     pub(super) loaded: u64,
+    /// Bytes it was last counted as.
+    shown: usize,
 }
 
 /// Raised in Rust, and where.
@@ -132,7 +135,11 @@ pub(super) fn with<R>(memory_max: usize, with: impl FnOnce(&mut Interpreter) -> 
                 Err(error) => return Some(Err(error)),
             }
         }
-        let outcome = held.as_mut().map(with);
+        let outcome = held.as_mut().map(|interpreter| {
+            let outcome = with(interpreter);
+            interpreter.show_memory();
+            outcome
+        });
         if held.as_ref().is_some_and(|interpreter| interpreter.control.ended() == Some(Ended::Memory)) {
             // What it holds is not worth keeping.
             *held = None;
@@ -141,7 +148,27 @@ pub(super) fn with<R>(memory_max: usize, with: impl FnOnce(&mut Interpreter) -> 
     })
 }
 
+/// Bytes that the interpreters of all threads hold.
+static MEMORY: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes that scripts hold, in all threads.
+pub fn memory_held() -> u64 {
+    MEMORY.load(Ordering::Relaxed) as u64
+}
+
+impl Drop for Interpreter {
+    fn drop(&mut self) {
+        MEMORY.fetch_sub(self.shown, Ordering::Relaxed);
+    }
+}
+
 impl Interpreter {
+    fn show_memory(&mut self) {
+        let held = self.lua.used_memory();
+        MEMORY.fetch_add(held.wrapping_sub(self.shown), Ordering::Relaxed);
+        self.shown = held;
+    }
+
     fn new(memory_max: usize) -> mlua::Result<Self> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::OS;
         let lua = Lua::new_with(libraries, LuaOptions::default())?;
@@ -173,6 +200,7 @@ impl Interpreter {
             scripts: HashMap::new(),
             functions: HashMap::new(),
             loaded: 0,
+            shown: 0,
             lua,
         })
     }

@@ -1,7 +1,7 @@
 //! The server.
 
-use super::{ADMIN, ALONE, CONNECTION, DEBUG, FAST, MEMORY, NO_KEYS, NONE, SECOND, SLOW_READ, SLOW_WRITE, SUBCOMMANDS};
-use crate::commands::{config, databases, debug, flush, info, memory, monitor, persistence, scan, server, slow};
+use super::{ADMIN, ALONE, CONNECTION, DEBUG, FAST, MEMORY, NO_KEYS, NONE, PLANE, SECOND, SLOW_READ, SLOW_WRITE, SUBCOMMANDS};
+use crate::commands::{config, databases, debug, flush, info, memory, monitor, persistence, profile, scan, server, slow};
 
 commands! {
     "server";
@@ -26,5 +26,6 @@ commands! {
     "slowlog"     -2 DEBUG NO_KEYS "2.2.12" "O(N) of the entries" Now(slow::slowlog) "Commands that took long: GET, LEN, RESET.";
     "latency"     -2 DEBUG NO_KEYS "2.8.13" "O(N) of the events" Now(slow::latency) "LATEST, HISTORY, RESET, DOCTOR of the latency monitor; HISTOGRAM of commands.";
     "memory"      -2 MEMORY SECOND "4.0.0" "O(N) of the samples" Now(memory::memory) "USAGE of a key; STATS, DOCTOR, MALLOC-STATS of the process.";
+    "kprofile"    -2 PLANE NO_KEYS "kvrocks" "O(N) of the sampled allocations" Later(profile::kprofile) "Heap profiles: MEMORY ENABLE, DISABLE, STATUS, DUMP directory, RESET, PPROF.";
     "shutdown"    -1 ALONE NO_KEYS "1.0.0" "O(N) of the memtables" Now(server::shutdown) "Flushes everything and ends the server.";
 }

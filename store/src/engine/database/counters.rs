@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rocksdb::statistics::Ticker;
+
 use super::{super::record_cache::RecordCacheUse, Engine};
 
 #[derive(Default)]
@@ -54,6 +56,12 @@ pub struct Counters {
 }
 
 impl Engine {
+    /// RocksDB's own tickers that are not 0, by RocksDB's names; none unless it was told to keep them.
+    pub fn tickers(&self) -> Vec<(&'static str, u64)> {
+        let Some(options) = &self.tickers else { return Vec::new() };
+        Ticker::iter().map(|ticker| (ticker.name(), options.get_ticker_count(*ticker))).filter(|(_, count)| *count > 0).collect()
+    }
+
     /// Named counters of the engine, for INFO and metrics.
     pub fn counters(&self) -> Counters {
         Counters {
