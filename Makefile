@@ -67,6 +67,10 @@ crds: setup ## Write crds/ and the chart's copy of it from the operator's types
 images: setup ## Build the container images, without a docker daemon
 	$(ENV) images/build
 
+.PHONY: promtool
+promtool: ## Have Prometheus' own checker read the alert rules
+	scripts/promtool
+
 .PHONY: deny
 deny: setup ## Licences, sources, duplicates and advisories of every crate, by deny.toml
 	scripts/deny
@@ -80,6 +84,10 @@ bench: setup ## Throughput, latency and server CPU a command
 .PHONY: bench-sync
 bench-sync: setup ## The same with every write synced, and acknowledgements a fsync
 	scripts/bench sync $(BENCH_ARGS)
+
+.PHONY: bench-profile
+bench-profile: setup ## What heap profiling costs: off for good, built in and not sampling, sampling
+	scripts/bench profile $(BENCH_ARGS)
 
 .PHONY: bench-feed
 bench-feed: setup ## What the change feed costs a commit, with and without subscribers

@@ -181,3 +181,13 @@ fn what_cannot_run_is_refused_by_name() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn profiling_is_compared_with_itself_switched_off() -> anyhow::Result<()> {
+    let document = kept(&["profile", "--rounds", "1", "--requests", "2000", "--tests", "SET", "--pipeline", "16"])?;
+    let rows = document["summary"].as_array().context("summary")?;
+    let ratios: Vec<_> =
+        rows.iter().map(|row| (row["server"].as_str(), is_positive(&row["throughput_ratio"]["median"]))).collect();
+    ensure!(ratios == [(Some("off"), false), (Some("inactive"), true), (Some("active"), true)], "{ratios:?}");
+    Ok(())
+}

@@ -25,7 +25,8 @@ fn chart_passes_helms_own_checks_in_every_shape() {
     helm(&["lint", "--strict", &chart()]).unwrap();
     for settings in [
         &["replicas=3", "networkPolicy.enabled=true", "metrics.serviceMonitor.enabled=true"][..],
-        &["watchNamespaces={a,b}", "crds.install=false"],
+        &["watchNamespaces={a,b}", "crds.install=false", "monitoring.podMonitor.enabled=true"],
+        &["monitoring.podMonitor.enabled=true", "monitoring.rules.enabled=true", "monitoring.dashboard.enabled=true"],
         &["serviceAccount.create=false", "serviceAccount.name=mine", "rbac.create=false"],
     ] {
         template(settings).unwrap();

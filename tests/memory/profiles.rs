@@ -250,7 +250,10 @@ async fn a_cpu_profile_names_what_the_store_is_busy_with() -> anyhow::Result<()>
         tokio::task::spawn_blocking(move || store.http("GET", "/debug/pprof/profile?seconds=3&flamegraph", &[&password]))
     };
     let (one, other) = (taken(), taken());
-    load(&store, 96).await?;
+    // The sampler takes a while to begin: busy until there is an answer.
+    while !(one.is_finished() && other.is_finished()) {
+        load(&store, 8).await?;
+    }
     let mut answers = [one.await??, other.await??];
     answers.sort_by_key(|answer| answer.status);
     let [svg, busy] = answers;

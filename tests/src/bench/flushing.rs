@@ -110,7 +110,10 @@ pub async fn run(common: &Common, options: &FlushOptions) -> anyhow::Result<()> 
             for wal in ["yes", "no"] {
                 let mut settings = vec![("wal".to_owned(), wal.to_owned())];
                 settings.extend(common.settings.iter().map(|setting| (setting.name.clone(), setting.value.clone())));
-                let contestant = Contestant { name: name.clone(), kind: Kind::Store { binary: binary.clone(), settings } };
+                let contestant = Contestant {
+                    name: name.clone(),
+                    kind: Kind::Store { binary: binary.clone(), settings, wrapper: Vec::new() },
+                };
                 let folder = tempfile::Builder::new().prefix("sluice-bench-").tempdir().context("making a data directory")?;
                 let server = contestant.start(folder.path(), common).await?;
                 let turn = turn(common, options, &server, round, wal).await.with_context(|| format!("{name}, wal {wal}"))?;

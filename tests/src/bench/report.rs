@@ -5,7 +5,6 @@ use serde::Serialize;
 use super::{
     figures::{Sample, Spread},
     rounds::Mode,
-    server::REDIS,
 };
 
 /// What a ratio to redis-server should be: throughput at least, CPU a command at most.
@@ -36,6 +35,10 @@ const SYNC_TARGETS: &[Target] = &[
     Target { test: "HSET", pipeline: 16, throughput: Some(1.0), cpu: None },
 ];
 
+/// What is left of the throughput with heap profiling built in and not sampling, and sampling.
+const INACTIVE: f64 = 0.99;
+const ACTIVE: f64 = 0.95;
+
 /// One server's figures for one test, over all rounds.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Row {
@@ -47,9 +50,9 @@ pub(super) struct Row {
     p99_ms: Option<Spread>,
     cpu_us: Option<Spread>,
     acks_a_fsync: Option<Spread>,
-    /// To redis-server in the same round.
+    /// To the reference in the same round.
     throughput_ratio: Option<Spread>,
-    /// To redis-server in the same round.
+    /// To the reference in the same round.
     cpu_ratio: Option<Spread>,
 }
 
@@ -63,7 +66,7 @@ pub(super) fn progress(sample: &Sample) {
 }
 
 /// All rows, in the order of their first measurement, the servers of one test together.
-pub(super) fn rows(samples: &[Sample]) -> Vec<Row> {
+pub(super) fn rows(samples: &[Sample], reference: &str) -> Vec<Row> {
     let mut tests: Vec<(u32, &'static str)> = Vec::new();
     let mut servers: Vec<&str> = Vec::new();
     for sample in samples {
@@ -75,15 +78,15 @@ pub(super) fn rows(samples: &[Sample]) -> Vec<Row> {
         }
     }
     let places = tests.iter().flat_map(|test| servers.iter().map(move |server| (test, server)));
-    places.filter_map(|((pipeline, test), server)| row(samples, test, *pipeline, server)).collect()
+    places.filter_map(|((pipeline, test), server)| row(samples, test, *pipeline, server, reference)).collect()
 }
 
-fn row(samples: &[Sample], test: &'static str, pipeline: u32, server: &str) -> Option<Row> {
+fn row(samples: &[Sample], test: &'static str, pipeline: u32, server: &str, compared_with: &str) -> Option<Row> {
     let of = |name: &str| -> Vec<&Sample> {
         let wanted = |sample: &&Sample| sample.test == test && sample.pipeline == pipeline && sample.server == name;
         samples.iter().filter(wanted).collect()
     };
-    let (own, reference) = (of(server), of(REDIS));
+    let (own, reference) = (of(server), of(compared_with));
     let ratio = |figure: fn(&Sample) -> Option<f64>| {
         let pairs = own.iter().filter_map(|sample| {
             let same_round = reference.iter().find(|other| other.round == sample.round)?;
@@ -95,7 +98,7 @@ fn row(samples: &[Sample], test: &'static str, pipeline: u32, server: &str) -> O
         return None;
     }
     let spread = |figure: fn(&Sample) -> Option<f64>| Spread::of(own.iter().filter_map(|sample| figure(sample)));
-    let is_reference = server == REDIS;
+    let is_reference = server == compared_with;
     Some(Row {
         test,
         pipeline,
@@ -114,7 +117,7 @@ fn row(samples: &[Sample], test: &'static str, pipeline: u32, server: &str) -> O
 pub(super) fn print(rows: &[Row], mode: Mode) {
     let text = |spread: &Option<Spread>, decimals| spread.as_ref().map_or("-".to_owned(), |spread| spread.text(decimals));
     let synced = mode == Mode::Sync;
-    println!("\nMedians over the rounds (least..most); ratios are to {REDIS} in the same round.");
+    println!("\nMedians over the rounds (least..most); ratios are to {} in the same round.", mode.reference());
     let mut table = vec![
         [
             "test",
@@ -147,7 +150,11 @@ pub(super) fn print(rows: &[Row], mode: Mode) {
     print_aligned(&table);
     let targets = if synced { SYNC_TARGETS } else { THROUGHPUT_TARGETS };
     println!("\nTargets, by the medians:");
-    for row in rows.iter().filter(|row| row.server != REDIS) {
+    for row in rows.iter().filter(|row| row.server != mode.reference()) {
+        if mode == Mode::Profile {
+            verdict(row, "throughput", Some(if row.server == "active" { ACTIVE } else { INACTIVE }), row.throughput_ratio, true);
+            continue;
+        }
         for target in targets.iter().filter(|target| target.test == row.test && target.pipeline == row.pipeline) {
             verdict(row, "throughput", target.throughput, row.throughput_ratio, true);
             verdict(row, "CPU a command", target.cpu, row.cpu_ratio, false);
@@ -179,6 +186,7 @@ pub(super) fn print_aligned<const N: usize>(table: &[[String; N]]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::server::REDIS;
 
     fn sample(round: u32, server: &str, rate: f64, cpu_us: Option<f64>) -> Sample {
         Sample {
@@ -205,7 +213,7 @@ mod tests {
             sample(2, REDIS, 10.0, Some(10.0)),
             sample(2, "sluice", 9.0, Some(15.0)),
         ];
-        let rows = rows(&samples);
+        let rows = rows(&samples, REDIS);
         assert_eq!(rows.iter().map(|row| row.server.as_str()).collect::<Vec<_>>(), [REDIS, "sluice", "peer"]);
         assert!(rows[0].throughput_ratio.is_none());
         assert_eq!(rows[1].throughput_ratio, Some(Spread { median: 0.7, least: 0.5, most: 0.9 }));

@@ -26,19 +26,34 @@ pub enum Mode {
     Throughput,
     /// Every acknowledgement is synced: `appendfsync always`, `sync always`.
     Sync,
+    /// The store with heap profiling off for good, built in and not sampling, sampling.
+    Profile,
 }
+
+/// What the allocator is told: name of the contestant, and `MALLOC_CONF`.
+const PROFILING: [(&str, &str); 3] = [
+    ("off", "MALLOC_CONF=prof:false"),
+    ("inactive", "MALLOC_CONF=prof:true,prof_active:false"),
+    ("active", "MALLOC_CONF=prof:true,prof_active:true"),
+];
 
 impl Mode {
     fn name(self) -> &'static str {
         match self {
             Self::Throughput => "throughput",
             Self::Sync => "sync",
+            Self::Profile => "profile",
         }
+    }
+
+    /// Whom all others are compared with.
+    pub(super) fn reference(self) -> &'static str {
+        if self == Self::Profile { PROFILING[0].0 } else { REDIS }
     }
 
     fn redis_options(self) -> Vec<&'static str> {
         match self {
-            Self::Throughput => vec!["--save", "", "--appendonly", "no"],
+            Self::Throughput | Self::Profile => vec!["--save", "", "--appendonly", "no"],
             Self::Sync => vec!["--save", "", "--appendonly", "yes", "--appendfsync", "always"],
         }
     }
@@ -46,7 +61,7 @@ impl Mode {
     /// What the store is started with before the settings from the command line.
     fn store_settings(self) -> Vec<(String, String)> {
         match self {
-            Self::Throughput => Vec::new(),
+            Self::Throughput | Self::Profile => Vec::new(),
             Self::Sync => vec![("sync".into(), "always".into())],
         }
     }
@@ -103,7 +118,7 @@ pub async fn run(
             }
         }
     }
-    let rows = report::rows(&samples);
+    let rows = report::rows(&samples, mode.reference());
     report::print(&rows, mode);
     let mut skipped: Vec<_> = skipped.into_iter().collect();
     skipped.sort();
@@ -128,11 +143,25 @@ fn contestants(
     peers: &[NamedAddress],
     processes: &[NamedNumber],
 ) -> anyhow::Result<Vec<Contestant>> {
-    let mut all = vec![Contestant { name: REDIS.into(), kind: Kind::Redis(mode.redis_options()) }];
+    let mut all = Vec::new();
+    if mode != Mode::Profile {
+        all.push(Contestant { name: REDIS.into(), kind: Kind::Redis(mode.redis_options()) });
+    }
     for (name, binary) in common.store_binaries()? {
         let mut settings = mode.store_settings();
         settings.extend(common.settings.iter().map(|setting| (setting.name.clone(), setting.value.clone())));
-        all.push(Contestant { name, kind: Kind::Store { binary, settings } });
+        if mode == Mode::Profile {
+            ensure!(all.is_empty(), "one build at a time is measured with and without profiling");
+            all.extend(PROFILING.map(|(name, allocator)| {
+                let wrapper = vec!["env".to_owned(), allocator.to_owned()];
+                Contestant {
+                    name: name.into(),
+                    kind: Kind::Store { binary: binary.clone(), settings: settings.clone(), wrapper },
+                }
+            }));
+        } else {
+            all.push(Contestant { name, kind: Kind::Store { binary, settings, wrapper: Vec::new() } });
+        }
     }
     for peer in peers {
         ensure!(all.iter().all(|other| other.name != peer.name), "there is more than one server called `{}`", peer.name);
@@ -148,8 +177,9 @@ fn contestants(
 fn describe(contestant: &Contestant) -> String {
     match &contestant.kind {
         Kind::Redis(options) => options.join(" "),
-        Kind::Store { binary, settings } => {
-            settings.iter().fold(binary.display().to_string(), |text, (name, value)| format!("{text} --{name} {value}"))
+        Kind::Store { binary, settings, wrapper } => {
+            let begun = format!("{} {}", wrapper.join(" "), binary.display()).trim_start().to_owned();
+            settings.iter().fold(begun, |text, (name, value)| format!("{text} --{name} {value}"))
         }
         Kind::Peer { address, .. } => format!("{}:{}", address.host, address.port),
     }

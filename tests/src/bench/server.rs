@@ -26,7 +26,14 @@ pub(super) enum Kind {
     /// Debian's redis-server, with these options.
     Redis(Vec<&'static str>),
     /// A build of the store, with these settings.
-    Store { binary: PathBuf, settings: Vec<(String, String)> },
+    Store {
+        /// Its binary.
+        binary: PathBuf,
+        /// Its settings.
+        settings: Vec<(String, String)>,
+        /// Program and arguments that become it; empty: none.
+        wrapper: Vec<String>,
+    },
     /// One that runs already; its process, if it is on this machine and known.
     Peer { address: NamedAddress, process: Option<u32> },
 }
@@ -78,10 +85,11 @@ impl Contestant {
                 command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"]).arg(data).args(options);
                 (command, port)
             }
-            Kind::Store { binary, settings } => {
+            Kind::Store { binary, settings, wrapper } => {
                 let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
                 let mut setup = Setup::new(folder.join("data"), &settings)?;
                 setup.binary = Some(binary.clone());
+                setup.wrapper.clone_from(wrapper);
                 (setup.command()?, setup.port)
             }
         };

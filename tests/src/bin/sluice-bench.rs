@@ -36,6 +36,17 @@ enum Command {
         #[arg(long, value_delimiter = ',', default_value = "SET,HSET")]
         tests: Vec<String>,
     },
+    /// What heap profiling costs: off for good, built in and not sampling, sampling; the same store in turn.
+    Profile {
+        #[command(flatten)]
+        common: Common,
+        /// Requests in one pipeline, by comma.
+        #[arg(long, value_delimiter = ',', default_value = "1,16", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        pipeline: Vec<u32>,
+        /// Tests, by comma.
+        #[arg(long, value_delimiter = ',', default_value = "SET,GET,HSET1,ZADD1")]
+        tests: Vec<String>,
+    },
     /// Flush rounds for many callers at once, and what writes notice of a flush.
     Flush {
         #[command(flatten)]
@@ -65,6 +76,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Sync { common, rounds, tests } => {
             bench::run_rounds(Mode::Sync, &common, &tests, &rounds.pipeline, &rounds.peers, &rounds.peer_pids).await
+        }
+        Command::Profile { common, pipeline, tests } => {
+            bench::run_rounds(Mode::Profile, &common, &tests, &pipeline, &[], &[]).await
         }
         Command::Flush { common, flush } => bench::run_flushing(&common, &flush).await,
     }
