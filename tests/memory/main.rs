@@ -4,4 +4,5 @@
 
 mod dashboards;
 mod limits;
+mod looking;
 mod profiles;

@@ -10,20 +10,10 @@ use std::{
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
 use sluice_tests::store::{ADMIN_PASSWORD, Setup, StoreProcess, Volume, wait_for};
-use sluice_topology::admin::{AdminError, Reply};
-
-/// What an admin connection is answered: the error's text if it is one.
-async fn ask(store: &StoreProcess, words: &[&str]) -> Result<Reply, String> {
-    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-    let mut admin = store.admin().await.map_err(|error| error.to_string())?;
-    admin.call(&words).await.map_err(|error| match error {
-        AdminError::Refused { message, .. } => message,
-        other => other.to_string(),
-    })
-}
+use sluice_topology::admin::Reply;
 
 async fn kprofile(store: &StoreProcess, words: &[&str]) -> Result<Reply, String> {
-    ask(store, &[&["KPROFILE", "MEMORY"], words].concat()).await
+    store.ask_admin(&[&["KPROFILE", "MEMORY"], words].concat()).await
 }
 
 fn simple(text: &str) -> Result<Reply, String> {
@@ -95,7 +85,7 @@ async fn kprofile_answers_as_kvrocks_where_it_succeeds_and_says_why_where_it_doe
     refused(&store, &["DUMP"], "wrong number of arguments").await?;
     refused(&store, &["STATUS", "now"], "wrong number of arguments").await?;
     refused(&store, &["START"], "must be one of ENABLE, DISABLE, STATUS, DUMP").await?;
-    let other = ask(&store, &["KPROFILE", "CPU"]).await;
+    let other = store.ask_admin(&["KPROFILE", "CPU"]).await;
     ensure!(other == Err("ERR only supports MEMORY subcommand".into()), "{other:?}");
     for _ in 0..2 {
         ensure!(kprofile(&store, &["DISABLE"]).await == simple("OK"));

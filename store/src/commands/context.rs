@@ -80,6 +80,7 @@ impl<'n> Context<'n, '_> {
         self.undo(begun);
         let text = error.to_string();
         self.reply.error(&text);
+        tracing::debug!(client = self.session.id(), request = self.session.requests, error = text, "answered with an error");
         self.node.stats.count_error(&text);
     }
 }

@@ -29,10 +29,13 @@ pub(super) fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, requ
     let first = cx.session.waited.is_none();
     if first {
         spec.calls.add();
+        cx.session.requests += 1;
     }
     // As in Redis, what EXEC executes is shown before EXEC, and the administration's commands to nobody.
     let shown = first && cx.node.clients.monitored() && !spec.flags.has(Flags::ADMIN);
     cx.session.client.note_command(spec.name);
+    // Never its words: they are the user's.
+    tracing::debug!(client = cx.session.id(), request = cx.session.requests, command = spec.name, "executing");
     match spec.handler {
         Handler::Now(execute) => {
             let absent = absent_keys(cx, spec, request)?;

@@ -83,6 +83,8 @@ pub struct Session {
     pub plane: Plane,
     /// Whether it may do more than authenticate.
     pub authenticated: bool,
+    /// Requests executed so far: with the connection's number the name of a request in the log.
+    pub requests: u64,
     /// Protocol version of its replies.
     pub version: Version,
     /// Number of the database chosen by SELECT.
@@ -116,6 +118,7 @@ impl Session {
             client,
             plane,
             authenticated,
+            requests: 0,
             version: Version::default(),
             database: 0,
             replies: Replies::Sent,

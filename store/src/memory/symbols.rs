@@ -1,23 +1,32 @@
-//! Names for addresses of this process, from the symbols of its binary, which images keep. Line tables are not read: they take hundreds of
-//! megabytes of memory, and a profile is wanted most when there is none.
+//! Names for addresses of this process, from the symbols of its binary, which images keep, and of its libraries. Line tables are not read:
+//! they take hundreds of megabytes of memory, and a profile is wanted most when there is none.
 
-use std::{collections::HashMap, ffi::c_void, fs, fs::File};
+use std::{collections::HashMap, fs, fs::File};
 
 use backtrace::SymbolName;
 use object::{Object as _, ObjectSymbol as _, ReadCache, SymbolKind};
 
-/// A function of the binary: where it begins and ends, and its name as linkers write it.
+/// A function: where it begins and ends in this process, and its name as linkers write it.
 struct Function {
     from: u64,
     to: u64,
     name: Vec<u8>,
 }
 
+/// A part of a file that is mapped into the process.
+struct Part {
+    from: u64,
+    to: u64,
+    offset: u64,
+    path: String,
+}
+
 /// Looks names up, each address once.
 #[derive(Default)]
 pub(super) struct Symbols {
-    /// Sorted; read at the first question.
-    functions: Option<Vec<Function>>,
+    parts: Option<Vec<Part>>,
+    /// By the paths of files, sorted by their addresses; each read at the first question.
+    functions: HashMap<String, Vec<Function>>,
     known: HashMap<usize, String>,
 }
 
@@ -27,8 +36,23 @@ const ALLOCATOR: [&str; 6] = ["prof_", "_rjem_", "je_", "imalloc", "ialloc", "ar
 impl Symbols {
     /// The name of the function at a return address; without one, the address.
     pub(super) fn at(&mut self, address: usize) -> &str {
-        let functions = self.functions.get_or_insert_with(functions);
-        self.known.entry(address).or_insert_with(|| own(functions, address).unwrap_or_else(|| foreign(address)))
+        if !self.known.contains_key(&address) {
+            // The instruction before the one that is returned to: a call may be the last of its function.
+            let name = self.find((address as u64).saturating_sub(1)).unwrap_or_else(|| format!("{address:#x}"));
+            self.known.insert(address, name);
+        }
+        &self.known[&address]
+    }
+
+    fn find(&mut self, called: u64) -> Option<String> {
+        let parts = self.parts.get_or_insert_with(parts);
+        let part = parts.iter().find(|part| (part.from..part.to).contains(&called))?;
+        let first = parts.iter().find(|other| other.path == part.path)?;
+        let functions = self.functions.entry(part.path.clone()).or_insert_with(|| functions(first));
+        let behind = functions.partition_point(|function| function.from <= called);
+        let function = functions[..behind].last().filter(|function| called < function.to)?;
+        // As a person writes it: without the hash at the end of Rust's.
+        Some(format!("{:#}", SymbolName::new(&function.name)))
     }
 
     /// The stack without the allocator's own calls at its inner end.
@@ -39,61 +63,31 @@ impl Symbols {
     }
 }
 
-/// A name as a person writes it: without the hash at the end of Rust's.
-fn readable(name: &[u8]) -> String {
-    format!("{:#}", SymbolName::new(name))
-}
-
-fn own(functions: &[Function], address: usize) -> Option<String> {
-    // The instruction before the one that is returned to: a call may be the last of its function.
-    let called = (address as u64).saturating_sub(1);
-    let behind = functions.partition_point(|function| function.from <= called);
-    let function = functions[..behind].last().filter(|function| called < function.to)?;
-    Some(readable(&function.name))
-}
-
-/// A function of a library: few, and small.
-fn foreign(address: usize) -> String {
-    let mut found = None;
-    if !within_binary(address) {
-        backtrace::resolve(address as *mut c_void, |symbol| {
-            found = found.take().or(symbol.name().map(|name| format!("{name:#}")));
-        });
-    }
-    found.unwrap_or_else(|| format!("{address:#x}"))
-}
-
-/// Where the system has put the binary: first and last address of each of its parts, and its offset in the file.
-fn parts() -> Vec<(u64, u64, u64)> {
-    let (maps, binary) =
-        (fs::read_to_string("/proc/self/maps").unwrap_or_default(), fs::read_link("/proc/self/exe").unwrap_or_default());
-    let own = maps.lines().filter(|line| line.ends_with(&*binary.to_string_lossy()));
-    own.filter_map(|line| {
+/// The files that are mapped, and where.
+fn parts() -> Vec<Part> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let part = |line: &str| {
         let mut words = line.split_whitespace();
         let (range, offset) = (words.next()?, words.nth(1)?);
+        let path = words.nth(2).filter(|path| path.starts_with('/'))?;
         let (from, to) = range.split_once('-')?;
         let hex = |text| u64::from_str_radix(text, 16).ok();
-        Some((hex(from)?, hex(to)?, hex(offset)?))
-    })
-    .collect()
+        Some(Part { from: hex(from)?, to: hex(to)?, offset: hex(offset)?, path: path.to_owned() })
+    };
+    maps.lines().filter_map(part).collect()
 }
 
-fn within_binary(address: usize) -> bool {
-    parts().iter().any(|(from, to, _)| (*from..*to).contains(&(address as u64)))
-}
-
-/// The functions of the binary at their addresses in this process; none when the file cannot be read.
-fn functions() -> Vec<Function> {
-    let Ok(file) = File::open("/proc/self/exe") else { return Vec::new() };
+/// The functions of a file at their addresses in this process, which the first part of it gives; none when it cannot be read.
+fn functions(first: &Part) -> Vec<Function> {
+    // Ours may have been replaced since it was started.
+    let own = fs::read_link("/proc/self/exe").is_ok_and(|path| path.to_string_lossy().starts_with(&first.path));
+    let Ok(file) = File::open(if own { "/proc/self/exe" } else { &first.path }) else { return Vec::new() };
     let cache = ReadCache::new(file);
     let Ok(object) = object::File::parse(&cache) else { return Vec::new() };
     // Its first byte is at the address that the file calls 0, or where a binary that cannot be moved says.
-    let bias = match (object.kind(), parts().first()) {
-        (object::ObjectKind::Dynamic, Some((from, _, offset))) => from - offset,
-        _ => 0,
-    };
-    let named =
-        object.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0 && symbol.is_definition());
+    let bias = if object.kind() == object::ObjectKind::Dynamic { first.from - first.offset } else { 0 };
+    let all = object.symbols().chain(object.dynamic_symbols());
+    let named = all.filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0 && symbol.is_definition());
     let mut functions: Vec<Function> = named
         .filter_map(|symbol| {
             let from = symbol.address() + bias;
@@ -128,5 +122,17 @@ mod tests {
         let name = symbols.at(a_function_with_a_name()).to_owned();
         assert!(name.ends_with("memory::symbols::tests::a_function_with_a_name"), "{name}");
         assert_eq!(symbols.at(0x1234), "0x1234");
+        // What calls a thread's first function is the system's library.
+        let outermost = std::thread::spawn(|| {
+            let mut addresses = Vec::new();
+            backtrace::trace(|frame| {
+                addresses.push(frame.ip() as usize);
+                true
+            });
+            addresses
+        });
+        let names: Vec<String> = outermost.join().unwrap().iter().map(|address| symbols.at(*address).to_owned()).collect();
+        let unnamed = names.iter().filter(|name| name.starts_with("0x")).count();
+        assert!(unnamed <= 2 && names.iter().any(|name| name.contains("thread_start")), "{names:?}");
     }
 }

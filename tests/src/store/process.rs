@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use sluice_topology::admin::{AdminClient, AdminTimeouts};
+use sluice_topology::admin::{AdminClient, AdminError, AdminTimeouts, Reply};
 
 /// For a store to open its data, serve, or end. Generous: the machine may be busy; no test measures it.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -146,6 +146,16 @@ impl StoreProcess {
     pub async fn admin(&self) -> anyhow::Result<AdminClient> {
         let timeouts = AdminTimeouts { connect: Duration::from_secs(5), answer: Duration::from_secs(30) };
         Ok(AdminClient::connect("127.0.0.1", self.setup.admin_port, Some(ADMIN_PASSWORD), timeouts).await?)
+    }
+
+    /// What a new admin connection is answered: the error's text if it is one.
+    pub async fn ask_admin(&self, words: &[&str]) -> Result<Reply, String> {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let mut admin = self.admin().await.map_err(|error| error.to_string())?;
+        admin.call(&words).await.map_err(|error| match error {
+            AdminError::Refused { message, .. } => message,
+            other => other.to_string(),
+        })
     }
 
     /// A client's connection.
