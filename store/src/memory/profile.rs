@@ -74,7 +74,7 @@ mod tests {
         let [large, small] = &profile.samples[..] else { panic!() };
         assert_eq!((&large.stack[..], &small.stack[..]), (&[0x10, 0x2f][..], &[0x11, 0x2f][..]));
         // One of two intervals' length is nearly always seen; of 256 bytes one in two thousand.
-        assert_eq!(large.values, [1, 1_212_696]);
+        assert_eq!(large.values, [1, 1_212_697]);
         assert_eq!(small.values, [4097, 1_048_832]);
     }
 
