@@ -7,12 +7,10 @@ use super::table::{CommandSpec, table};
 /// Commands of Redis 7.4 that are not served: names, and why.
 pub const MISSING: &[(&str, &str)] = &[
     ("acl", "there is one user: `requirepass`"),
-    ("bgrewriteaof", "there is no append-only file; BGSAVE makes a checkpoint"),
     ("failover", "there are no replicas"),
     ("lolwut", "there is no art"),
     ("migrate", "slots move whole: CLUSTERX MIGRATE; DUMP and RESTORE take single keys to another server"),
     ("module", "there are no modules"),
-    ("pfselftest", "a test of Redis' own code"),
     ("psync", "there are no replicas"),
     ("replconf", "there are no replicas"),
     ("replicaof", "there are no replicas"),
