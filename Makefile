@@ -97,6 +97,10 @@ bench-feed: setup ## What the change feed costs a commit, with and without subsc
 bench-flush: setup ## Flush rounds for 100 callers at once, and writes during a flush
 	scripts/bench flush $(BENCH_ARGS)
 
+.PHONY: bench-migration
+bench-migration: setup ## Moving all slots to another node, beside what loopback and disk can do (BENCH_ARGS="--mib 256 --shapes strings")
+	scripts/bench migration $(BENCH_ARGS)
+
 ##@ The local Kubernetes
 
 .PHONY: cluster-up

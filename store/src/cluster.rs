@@ -163,6 +163,7 @@ impl Cluster {
             return MayWrite::Now;
         }
         match self.states.get(slot) {
+            SlotState::Open if self.states.moving(slot) => MayWrite::Later,
             SlotState::Open => MayWrite::Now,
             SlotState::WritesParked | SlotState::Parked => MayWrite::Later,
             SlotState::Elsewhere => MayWrite::No,
@@ -192,6 +193,16 @@ impl Cluster {
     pub fn park(&self, slots: &SlotRanges, reads_too: bool) {
         self.set_state(slots, if reads_too { SlotState::Parked } else { SlotState::WritesParked });
         self.engine.drain();
+    }
+
+    /// Holds writers of those slots back for a moment, those that are under way not waited for.
+    pub fn hold_writes(&self, slots: &SlotRanges) {
+        self.set_state(slots, SlotState::WritesParked);
+    }
+
+    /// Keeps the background's writes out of slots that are being copied, or lets them in again.
+    pub fn set_moving(&self, slots: &SlotRanges, moving: bool) {
+        slots.iter().for_each(|slot| self.states.set_moving(slot, moving));
     }
 
     /// Lets commands of those slots go on, where this node still owns them.

@@ -303,5 +303,19 @@ fn cluster(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
     sheet.gauge("topology_version", "Version of the last topology document", node.cluster.known().version.0)?;
     let jobs = node.migrations.jobs();
     sheet.counter("migrated_keys", "Keys moved by the jobs remembered", jobs.iter().map(|job| job.keys_done).sum())?;
-    sheet.counter("migration_attempts", "Attempts of the jobs remembered", jobs.iter().map(|job| job.attempts).sum())
+    sheet.counter("migration_attempts", "Attempts of the jobs remembered", jobs.iter().map(|job| job.attempts).sum())?;
+    sheet.counter(
+        "migration_sent_bytes",
+        "Bytes that the jobs remembered put on the link",
+        jobs.iter().map(|job| job.bytes_sent).sum(),
+    )?;
+    sheet.counter("migration_resent_bytes", "Of these, bytes sent again", jobs.iter().map(|job| job.bytes_resent).sum())?;
+    let stages = node.migrations.stages();
+    for (stage, waited) in
+        [("reader", &stages.reader), ("sender", &stages.sender), ("receiver", &stages.receiver), ("builder", &stages.builder)]
+    {
+        let name = format!("migration_{stage}_waited");
+        sheet.seconds(&name, "How long this stage of the migration pipeline waited for its neighbours", waited.seconds())?;
+    }
+    Ok(())
 }

@@ -3,11 +3,17 @@
 //! Invariant: the source journals COMMITTED(n) before the target may make attempt n live, and from then on serves neither reads nor
 //! writes of the unit; a target makes live only what its source says is committed.
 
+mod brake;
+mod builder;
 mod import;
 mod jobs;
 mod journal;
+mod link;
+mod pace;
 mod resolve;
+mod run;
 mod source;
+mod stages;
 mod start;
 mod wire;
 
@@ -20,23 +26,41 @@ use std::{
 use sluice_topology::{NodeId, SlotRanges};
 
 pub use import::{BeginRequest, Sent, SlotClaim};
+pub use stages::{Stages, Waited};
 pub use start::{MigrateError, Started};
 
 use crate::{
     cluster::{Cluster, TopologyError},
-    engine::{Engine, EngineError},
+    engine::{Engine, EngineError, FeedLost},
 };
 use import::Import;
-use jobs::Jobs;
+use jobs::{Job, Jobs};
 use journal::Journal;
+use pace::Pace;
 
 /// Bounds of migrations, from the configuration.
 #[derive(Clone, Debug)]
 pub struct MigrationLimits {
     /// Most slots of a unit.
     pub unit_slots: usize,
-    /// Bytes of a batch; one larger record makes a batch of its own.
+    /// Most bytes of a unit; a slot that holds more is one of its own.
+    pub unit_bytes: u64,
+    /// Most bytes of a batch; smaller ones are sent where the link is slow.
     pub batch_bytes: usize,
+    /// Bytes of batches that are sent and not yet acknowledged.
+    pub window_bytes: usize,
+    /// Bytes of a file that a target builds of a snapshot.
+    pub file_bytes: u64,
+    /// Bytes of changed keys that are remembered for a unit while it is copied.
+    pub changes_bytes: usize,
+    /// For a broken link to come back before its unit is staged afresh.
+    pub resume_timeout: Duration,
+    /// Most milliseconds that the clocks of source and target may be apart.
+    pub clock_skew_max_ms: u64,
+    /// Bytes a second over all jobs; 0: as fast as it goes.
+    pub bytes_per_second: u64,
+    /// Units of a job on their way at once.
+    pub units_at_once: usize,
     /// For writes of a unit to wait before its attempt is undone.
     pub switch_timeout: Duration,
     /// Attempts of a unit before its job fails.
@@ -67,7 +91,7 @@ pub enum MigrationError {
     #[error("attempt {0} is not under way on this node")]
     UnknownAttempt(u64),
     /// Writes waited as long as they may.
-    #[error("the unit was not copied within {0} ms; its writes go on and it is tried again")]
+    #[error("the unit's last changes were not taken over within {0} ms; its writes go on and it is tried again")]
     SwitchTimeout(u64),
     /// The disk did not confirm the decision of a switch: whether it is made is known at the next start, and not before.
     #[error("attempt {0}: its decision was not confirmed by the disk; its slots stay closed until this node is restarted")]
@@ -75,6 +99,9 @@ pub enum MigrationError {
     /// Somebody asked for it.
     #[error("cancelled")]
     Cancelled,
+    /// What the slots hold changed in a way that a copy cannot follow.
+    #[error("the copy begins anew: {0}")]
+    Feed(#[from] FeedLost),
     /// A worker thread failed.
     #[error("a worker of the migration failed: {0}")]
     Worker(String),
@@ -88,6 +115,8 @@ pub struct Migrations {
     engine: Arc<Engine>,
     cluster: Arc<Cluster>,
     limits: MigrationLimits,
+    pace: Pace,
+    stages: Stages,
     journal: Journal,
     jobs: Jobs,
     /// Attempts that this node, as a source, is in the middle of.
@@ -109,16 +138,30 @@ impl Migrations {
             .into_iter()
             .map(|(id, unit)| (id, Arc::new(tokio::sync::Mutex::new(Import::recovered(unit)))))
             .collect();
+        let me = cluster.me();
+        let left = journal.jobs()?.into_iter().map(|(id, job)| Job::new(id, me, job.target, job.slots));
         Ok(Self {
+            jobs: Jobs::left(left),
             engine,
             cluster,
+            pace: Pace::new(limits.bytes_per_second, limits.units_at_once),
             limits,
+            stages: Stages::default(),
             journal,
-            jobs: Jobs::default(),
             active: Mutex::default(),
             imports: Mutex::new(imports),
             undecided: Mutex::new(undecided),
         })
+    }
+
+    /// Changes how fast migrations go from now on: bytes a second over all jobs (0: as fast as it goes), and units of a job at once.
+    pub fn set_pace(&self, bytes_per_second: u64, units_at_once: usize) {
+        self.pace.set(bytes_per_second, units_at_once);
+    }
+
+    /// For how long the stages of the pipeline have waited.
+    pub fn stages(&self) -> &Stages {
+        &self.stages
     }
 
     /// Slots whose switch was decided and not confirmed: nobody serves them here until it is.

@@ -131,7 +131,15 @@ impl Node {
         let sweep = Sweep::start(engine.clone(), settings.sweep_pace(), may_write, Box::new(sweep_members))?;
         let limits = MigrationLimits {
             unit_slots: settings.migrate_unit_slots as usize,
+            unit_bytes: settings.migrate_unit_size.0,
             batch_bytes: settings.migrate_batch_size.0 as usize,
+            window_bytes: settings.migrate_window_size.0 as usize,
+            file_bytes: settings.migrate_file_size.0,
+            changes_bytes: settings.migrate_changes_size.0 as usize,
+            resume_timeout: std::time::Duration::from_millis(settings.migrate_resume_timeout_ms),
+            clock_skew_max_ms: settings.migrate_clock_skew_max_ms,
+            bytes_per_second: settings.migrate_rate.0,
+            units_at_once: settings.migrate_units_at_once as usize,
             switch_timeout: std::time::Duration::from_millis(settings.migrate_switch_timeout_ms),
             attempts_max: settings.migrate_attempts_max,
             backoff_max: std::time::Duration::from_millis(settings.migrate_backoff_ms_max.max(1)),

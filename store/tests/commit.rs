@@ -10,11 +10,11 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
 };
 
 use sluice_store::engine::{
-    Engine, EngineOptions, FeedEvent, Gathered, Overflowed, Record, Subscription, Subspace, SyncPolicy, SystemBatch, Writer,
+    ChangedKey, Engine, EngineError, EngineOptions, FeedLost, Gathered, RawFamily, RawRecord, Record, Subscription, Subspace,
+    SyncPolicy, SystemBatch, Writer,
 };
 use sluice_topology::{Slot, SlotRanges};
 
@@ -252,12 +252,13 @@ fn a_flush_of_everything_never_leaves_half_a_batch() {
     worker.join().expect("it ends");
 }
 
-fn next(feed: &mut Subscription) -> Option<FeedEvent> {
+/// What was told of since the last call.
+fn told(feed: &Subscription) -> Vec<ChangedKey> {
     feed.take().expect("it keeps up")
 }
 
 #[test]
-fn the_change_feed_tells_every_change_of_its_slots_in_order_and_no_other() {
+fn the_change_feed_tells_of_every_key_that_changed_in_its_slots_once_and_of_no_other() {
     let root = tempfile::tempdir().expect("a directory");
     let engine = open(root.path(), true);
     let (mine, other): (&[u8], &[u8]) = (b"{mine}key", b"{other}key");
@@ -268,32 +269,49 @@ fn the_change_feed_tells_every_change_of_its_slots_in_order_and_no_other() {
     let _ = writer.commit().expect("committed");
 
     let slots: SlotRanges = [slot].into_iter().collect();
-    let mut feed = engine.subscribe(&slots, 1 << 20);
-    claim(&mut writer, &[mine, other]);
-    put(&mut writer, mine, b"one");
-    put(&mut writer, other, b"not for this feed");
-    writer.put_subkey(Subspace::data(slot, 7), b"field", b"value");
-    let written = writer.commit().expect("committed").expect("something");
+    let feed = engine.subscribe(&slots, 1 << 20);
+    for value in [b"one", b"two"] {
+        claim(&mut writer, &[mine, other]);
+        put(&mut writer, mine, value);
+        put(&mut writer, other, b"not for this feed");
+        writer.put_subkey(Subspace::data(slot, 7), b"field", b"value");
+        let _ = writer.commit().expect("committed");
+    }
+    let keys = told(&feed);
+    let names: Vec<_> = keys.iter().map(|key| (key.family().map(RawFamily::to_byte), key.slot(), key.key().to_vec())).collect();
+    let field = [&7u64.to_be_bytes()[..], b"field"].concat();
+    assert_eq!(names, [(Some(0), Some(slot), mine.to_vec()), (Some(1), Some(slot), field)]);
+    // Taken first, read then: what is read is at least as new as what was told of.
+    let mut read = Vec::new();
+    let now = engine.raw_now(&keys, |record| {
+        read.push(record.value.map(<[u8]>::to_vec));
+        Ok::<(), EngineError>(())
+    });
+    now.expect("read");
+    let mut stored = Vec::new();
+    Record::string(b"two", None).encode(&mut stored);
+    assert_eq!(read, [Some(stored), Some(b"value".to_vec())]);
+    assert_eq!((told(&feed).len(), feed.waiting()), (0, Ok((0, 0))));
     claim(&mut writer, &[mine]);
     writer.delete(slot, mine, None);
     let _ = writer.commit().expect("committed");
-    engine.drop_slots([slot, Slot::of_key(other)], SystemBatch::new()).expect("dropped");
-
-    let Some(FeedEvent::Batch(first)) = next(&mut feed) else { panic!("a batch") };
-    let records: Vec<_> = first.records().collect();
-    assert_eq!(records.len(), 2, "{records:?}");
-    assert_eq!((records[0].slot, records[0].key), (slot, mine));
-    let mut stored = Vec::new();
-    Record::string(b"one", None).encode(&mut stored);
-    assert_eq!(records[0].value, Some(&stored[..]));
-    assert_eq!(records[1].key, [&7u64.to_be_bytes()[..], b"field"].concat());
-    assert_eq!(records[1].value, Some(&b"value"[..]));
-    assert!(first.sequence >= written.sequence);
-    let Some(FeedEvent::Batch(second)) = next(&mut feed) else { panic!("a batch") };
-    assert_eq!(second.records().map(|record| record.value).collect::<Vec<_>>(), [None]);
-    let Some(FeedEvent::Generation(dropped, live)) = next(&mut feed) else { panic!("a generation") };
-    assert_eq!((dropped, live), (slot, engine.live(slot)));
-    assert!(next(&mut feed).is_none() && feed.waiting_bytes() == 0);
+    let mut gone = told(&feed);
+    let now = engine.raw_now(&gone, |record| {
+        assert_eq!(record.value, None);
+        Ok::<(), EngineError>(())
+    });
+    now.expect("read");
+    // What could not be dealt with is told of again, beside what came since.
+    claim(&mut writer, &[mine]);
+    put(&mut writer, mine, b"again");
+    let _ = writer.commit().expect("committed");
+    gone.extend(keys);
+    feed.put_back(gone);
+    assert_eq!(told(&feed).len(), 2);
+    engine.drop_slots([Slot::of_key(other)], SystemBatch::new()).expect("dropped");
+    assert!(feed.waiting().is_ok(), "another slot is none of its business");
+    engine.drop_slots([slot], SystemBatch::new()).expect("dropped");
+    assert_eq!(feed.take(), Err(FeedLost::Replaced(slot)));
 }
 
 /// Snapshot, then changes: together they are everything, whatever is written while the subscription is made.
@@ -301,38 +319,42 @@ fn the_change_feed_tells_every_change_of_its_slots_in_order_and_no_other() {
 fn no_write_falls_between_a_snapshot_and_the_change_feed() {
     let root = tempfile::tempdir().expect("a directory");
     let engine = open(root.path(), true);
-    let key: &[u8] = b"counter";
-    for _ in 0..20 {
+    let keys: Vec<Vec<u8>> = (0..50).map(|number| format!("{{one}}{number}").into_bytes()).collect();
+    let slots: SlotRanges = [Slot::of_key(&keys[0])].into_iter().collect();
+    for round in 0..20u64 {
         let stop = Arc::new(AtomicBool::new(false));
         let worker = {
-            let (engine, stop) = (engine.clone(), stop.clone());
+            let (engine, stop, keys) = (engine.clone(), stop.clone(), keys.clone());
             thread::spawn(move || {
-                let mut writer = Writer::new(engine.clone());
-                while !stop.load(Ordering::Relaxed) {
+                let mut writer = Writer::new(engine);
+                for (written, key) in keys.iter().cycle().enumerate().take_while(|_| !stop.load(Ordering::Relaxed)) {
                     claim(&mut writer, &[key]);
-                    let next = number(&engine, key) + 1;
-                    put(&mut writer, key, &next.to_be_bytes());
+                    put(&mut writer, key, &(round << 32 | written as u64).to_be_bytes());
                     let _ = writer.commit().expect("committed");
                 }
             })
         };
-        thread::sleep(Duration::from_millis(2));
-        let slots: SlotRanges = [Slot::of_key(key)].into_iter().collect();
-        let mut feed = engine.subscribe(&slots, 64 << 20);
-        let mut seen = number(&engine, key);
-        thread::sleep(Duration::from_millis(2));
+        while number(&engine, &keys[9]) >> 32 != round {
+            thread::yield_now();
+        }
+        let feed = engine.subscribe(&slots, 64 << 20);
+        let mut copy = BTreeMap::new();
+        let mut take_over = |record: RawRecord<'_>| {
+            copy.insert(record.key.to_vec(), record.value.map(<[u8]>::to_vec));
+            Ok::<(), EngineError>(())
+        };
+        engine.raw_records(&slots, &mut take_over).expect("read");
+        engine.raw_now(&told(&feed), &mut take_over).expect("read");
         stop.store(true, Ordering::Relaxed);
         worker.join().expect("it ends");
-        while let Some(event) = next(&mut feed) {
-            let FeedEvent::Batch(batch) = event else { panic!("nothing was dropped") };
-            for record in batch.records() {
-                let stored = Record::decode(record.value.expect("a put")).expect("a record");
-                let told = u64::from_be_bytes(stored.value.try_into().expect("eight bytes"));
-                assert!(told <= seen + 1, "{told} was told after {seen}");
-                seen = seen.max(told);
-            }
-        }
-        assert_eq!(seen, number(&engine, key));
+        engine.raw_now(&told(&feed), &mut take_over).expect("read");
+        let mut now = BTreeMap::new();
+        let read = engine.raw_records(&slots, |record| {
+            now.insert(record.key.to_vec(), record.value.map(<[u8]>::to_vec));
+            Ok::<(), EngineError>(())
+        });
+        read.expect("read");
+        assert!(copy == now, "the copy is not what is there");
     }
 }
 
@@ -340,18 +362,22 @@ fn no_write_falls_between_a_snapshot_and_the_change_feed() {
 fn a_subscriber_that_does_not_keep_up_is_told_and_holds_nobody_up() {
     let root = tempfile::tempdir().expect("a directory");
     let engine = open(root.path(), true);
-    let mut feed = engine.subscribe(&SlotRanges::full(), 1000);
+    let feed = engine.subscribe(&SlotRanges::full(), 1000);
     let mut writer = Writer::new(engine.clone());
-    for round in 0..100u8 {
-        claim(&mut writer, &[b"k"]);
-        put(&mut writer, b"k", &[round; 100]);
+    let mut write = |key: &[u8], value: u8| {
+        claim(&mut writer, &[key]);
+        put(&mut writer, key, &[value; 100]);
         let _ = writer.commit().expect("committed");
-    }
-    assert_eq!(feed.take().expect_err("it cannot have kept up"), Overflowed(1000));
+    };
+    // One key, however often it is written, is one key.
+    (0..100).for_each(|round| write(b"k", round));
+    assert_eq!(feed.waiting().map(|(keys, _)| keys), Ok(1));
+    (0..100).for_each(|number| write(&[number], number));
+    assert_eq!(feed.take(), Err(FeedLost::Overflowed(1000)));
     assert_eq!(value(&engine, b"k"), Some(vec![99; 100]));
     drop(feed);
-    let mut feed = engine.subscribe(&SlotRanges::full(), 1000);
-    assert!(next(&mut feed).is_none(), "a new subscription begins with nothing");
+    let feed = engine.subscribe(&SlotRanges::full(), 1000);
+    assert!(told(&feed).is_empty(), "a new subscription begins with nothing");
 }
 
 /// Whatever a batch gathers, keys named again and again among it: the database holds what applying one after the other would.

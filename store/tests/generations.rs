@@ -41,8 +41,12 @@ fn stage(engine: &Engine, value: &[u8]) -> BTreeMap<Slot, Generation> {
     let staged = engine.stage([slot()], |_| SystemBatch::new()).expect("staged");
     let mut record = Vec::new();
     Record::string(value, None).encode(&mut record);
-    let raw = RawRecord { family: RawFamily::ALL[0], slot: slot(), key: KEY, value: &record };
-    engine.put_staged([(staged[&slot()], raw)]).expect("written");
+    let raw = RawRecord { family: RawFamily::ALL[0], slot: slot(), key: KEY, value: Some(&record) };
+    engine
+        .put_staged::<EngineError>(|put| {
+            [(staged[&slot()], raw)].into_iter().try_for_each(|(generation, record)| put(generation, record))
+        })
+        .expect("written");
     staged
 }
 
@@ -171,7 +175,7 @@ fn a_drop_takes_nothing_from_a_reader_that_began_before_it() {
     let reader = engine.long_reader("test");
     assert_eq!(engine.long_readers(), ["test"]);
     let mut read = 0;
-    let outcome = engine.raw_records(slot(), |_| {
+    let outcome = engine.raw_records(&slot().into(), |_| {
         if read == 10 {
             engine.drop_slots([slot()], SystemBatch::new())?;
             put(&engine, KEY, b"after");

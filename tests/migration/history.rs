@@ -51,7 +51,6 @@ async fn history(root: &Path, settings: &[(&str, &str)], events: &[Event]) -> an
     let (mut from, mut to) = (0, 1);
     for event in events.iter().cycle().take(events.len() * rounds) {
         recording.more(BETWEEN).await?;
-        // A source that was killed may have all that is to come back, or nothing.
         let moving = all.intersection(&cluster.status(from).await?.owned());
         if moving.is_empty() {
             (from, to) = (to, from);
@@ -74,11 +73,8 @@ async fn history(root: &Path, settings: &[(&str, &str)], events: &[Event]) -> an
             Event::Slow => link(Link { latency: Duration::from_millis(15), bytes_per_second: Some(2 << 20), silent: false }),
             Event::Nothing => {}
         }
-        // A source that was killed has aborted what was not decided, and forgotten its job.
-        if *event != Event::KillSource {
-            let status = cluster.ended(from, job).await?;
-            ensure!(status.state == MigrationState::Done, "{event:?}: {status:?}");
-        }
+        let status = cluster.ended_if_known(from, job).await?;
+        ensure!(status.as_ref().is_none_or(|status| status.state == MigrationState::Done), "{event:?}: {status:?}");
         link(Link::default());
         cluster.settled().await?;
         cluster.push_truth().await?;

@@ -104,18 +104,11 @@ async fn kill_during_migration(root: &Path, victim: usize) -> anyhow::Result<()>
         let number = if victim == 0 { from } else { to };
         cluster.kill(number)?;
         cluster.restart(number).await?;
-        if victim == 1 {
-            // The source tries again by itself.
-            let status = cluster.ended(from, job).await?;
-            assert_eq!(status.state, MigrationState::Done, "{status:?}");
-        }
+        // The source goes on by itself, whoever was killed.
+        let status = cluster.ended_if_known(from, job).await?;
+        let done = status.as_ref().is_none_or(|status| status.state == MigrationState::Done);
+        assert!(done, "{status:?}\n{}", cluster.node(from).log());
         cluster.settled().await?;
-        let left = all.intersection(&cluster.status(from).await?.owned());
-        if !left.is_empty() {
-            let job = cluster.migrate(from, to, &left).await?;
-            let status = cluster.ended(from, job).await?;
-            assert_eq!(status.state, MigrationState::Done, "{status:?}");
-        }
         assert!(all.difference(&cluster.status(to).await?.owned()).is_empty());
         cluster.push_truth().await?;
         (from, to) = (to, from);

@@ -4,6 +4,7 @@
 mod client;
 mod figures;
 mod flushing;
+mod migrating;
 mod options;
 mod report;
 mod rounds;
@@ -11,5 +12,6 @@ mod server;
 mod workload;
 
 pub use flushing::{FlushOptions, run as run_flushing};
+pub use migrating::{MigrationOptions, run as run_migrating};
 pub use options::{Common, NamedAddress, NamedNumber, NamedPath, NamedValue};
 pub use rounds::{Mode, run as run_rounds};

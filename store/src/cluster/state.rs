@@ -1,6 +1,6 @@
 //! What commands of a slot do, in one byte a slot that they read without a lock.
 
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use sluice_topology::{Slot, SlotRanges};
 
@@ -34,11 +34,14 @@ pub enum Route {
 pub(super) struct StateTable {
     states: Box<[AtomicU8]>,
     parked: AtomicUsize,
+    /// Slots that are being copied to another node: the background keeps out of them.
+    moving: Box<[AtomicBool]>,
 }
 
 impl StateTable {
     pub(super) fn new(initial: SlotState) -> Self {
-        Self { states: Slot::all().map(|_| AtomicU8::new(initial as u8)).collect(), parked: AtomicUsize::new(0) }
+        let moving = Slot::all().map(|_| AtomicBool::new(false)).collect();
+        Self { states: Slot::all().map(|_| AtomicU8::new(initial as u8)).collect(), parked: AtomicUsize::new(0), moving }
     }
 
     pub(super) fn get(&self, slot: Slot) -> SlotState {
@@ -55,6 +58,14 @@ impl StateTable {
         if parked(old) {
             self.parked.fetch_sub(1, Ordering::SeqCst);
         }
+    }
+
+    pub(super) fn moving(&self, slot: Slot) -> bool {
+        self.moving[slot.index()].load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_moving(&self, slot: Slot, moving: bool) {
+        self.moving[slot.index()].store(moving, Ordering::SeqCst);
     }
 
     pub(super) fn any_parked(&self) -> bool {

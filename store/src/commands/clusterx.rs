@@ -13,7 +13,7 @@ use super::{CommandError, Later, LaterReply, run::ok_later as ok, scan::offload}
 use crate::{
     migration::{BeginRequest, Sent, Started},
     node::Node,
-    protocol::Request,
+    protocol::{ReplyWriter, Request},
     types::parse_integer,
 };
 
@@ -55,6 +55,7 @@ pub(super) fn clusterx(node: &Arc<Node>, request: &Request) -> Result<Later, Com
                 Ok(ok())
             }))
         }
+        (b"limit", words) => limit(node, words),
         (b"migrations", []) => Ok(Box::pin(async move { Ok(migrations(&node)) })),
         (b"slotstats", [slots]) => slot_stats(node, word(slots)?),
         (b"outcome", [source, attempt]) => outcome(node, word(source)?, word(attempt)?),
@@ -225,6 +226,33 @@ async fn ended(started: Started, limit: Option<Duration>) -> Result<LaterReply, 
     }
 }
 
+/// How fast migrations go: `[RATE bytes-a-second] [UNITS at-once]`, both settings as well; without arguments what is in force.
+fn limit(node: Arc<Node>, words: &[Bytes]) -> Result<Later, CommandError> {
+    let mut pairs = Vec::new();
+    for pair in words.chunks(2) {
+        let [name, value] = pair else { return Err(CommandError::syntax()) };
+        let setting = match name.to_ascii_lowercase().as_slice() {
+            b"rate" => "migrate-rate",
+            b"units" => "migrate-units-at-once",
+            _ => return Err(CommandError::syntax()),
+        };
+        pairs.push((setting.to_owned(), String::from_utf8_lossy(value).into_owned()));
+    }
+    Ok(Box::pin(async move {
+        if !pairs.is_empty() {
+            super::config::set(&node, pairs).await?;
+        }
+        let now = node.live.current();
+        Ok(Box::new(move |reply: &mut ReplyWriter<'_>| {
+            reply.map(2);
+            for (name, value) in [("rate", now.migrate_rate.0), ("units", u64::from(now.migrate_units_at_once))] {
+                reply.bulk(name.as_bytes());
+                reply.unsigned(value);
+            }
+        }) as LaterReply)
+    }))
+}
+
 fn migrations(node: &Node) -> LaterReply {
     let jobs = node.migrations.jobs();
     Box::new(move |reply| {
@@ -245,6 +273,13 @@ fn migrations(node: &Node) -> LaterReply {
                 ("slots_total", u64::from(job.slots_total)),
                 ("keys_done", job.keys_done),
                 ("bytes_done", job.bytes_done),
+                ("bytes_total", job.bytes_total),
+                ("bytes_sent", job.bytes_sent),
+                ("bytes_resent", job.bytes_resent),
+                ("bytes_per_second", job.bytes_per_second),
+                ("eta_ms", job.eta_ms),
+                ("batches", job.batches),
+                ("batch_bytes", job.batch_bytes),
                 ("attempts", job.attempts),
                 ("switch_pause_ms_max", job.switch_pause_ms_max),
             ];
@@ -297,9 +332,20 @@ fn import(node: Arc<Node>, verb: &Bytes, arguments: &[Bytes]) -> Result<Later, C
             let claim: BeginRequest = serde_json::from_slice(claim).map_err(|error| CommandError::new(format!("ERR {error}")))?;
             Ok(Box::pin(async move { migrations.import_begin(claim).await.map(|()| ok()).map_err(Into::into) }))
         }
-        (b"data", [source, attempt, sequence, sum, batch]) => {
-            let (id, sequence, sum, batch) = (id(source, attempt)?, word(sequence)?, word(sum)?, batch.clone());
-            Ok(Box::pin(async move { migrations.import_data(id, sequence, sum, batch).await.map(|()| ok()).map_err(Into::into) }))
+        (b"data", [source, link, frame]) => {
+            let (source, link, frame) = (word(source)?, word(link)?, frame.clone());
+            Ok(Box::pin(async move { Ok(unsigned(migrations.import_data(source, link, frame).await?.as_micros() as u64)) }))
+        }
+        (b"resume", [source, attempt]) => {
+            let id = id(source, attempt)?;
+            Ok(Box::pin(async move {
+                let (next, link) = migrations.import_resume(id).await?;
+                Ok(Box::new(move |reply: &mut ReplyWriter<'_>| {
+                    reply.array(2);
+                    reply.unsigned(next);
+                    reply.unsigned(link);
+                }) as LaterReply)
+            }))
         }
         (b"prepare", [source, attempt, sent]) => {
             let id = id(source, attempt)?;

@@ -24,9 +24,8 @@ pub(super) fn config(node: &Arc<Node>, request: &Request) -> Result<Later, Comma
         (b"get", [_, ..]) => Ok(Box::pin(async move { Ok(get(&node, &words)) })),
         (b"set", [_, _, ..]) => {
             let pairs = pairs(&words)?;
-            // Files may be written and caches emptied: not by a thread that serves connections.
             Ok(Box::pin(async move {
-                offload(move || Ok(node.live.set(&pairs, |next| apply(&node, next))?)).await?;
+                set(&node, pairs).await?;
                 Ok(ok_later())
             }))
         }
@@ -43,6 +42,13 @@ pub(super) fn config(node: &Arc<Node>, request: &Request) -> Result<Later, Comma
             subcommands::help(reply, "config");
         }) as LaterReply)))),
     }
+}
+
+/// Changes settings, all or none.
+pub(super) async fn set(node: &Arc<Node>, pairs: Vec<(String, String)>) -> Result<(), CommandError> {
+    // Files may be written and caches emptied: not by a thread that serves connections.
+    let node = node.clone();
+    offload(move || Ok(node.live.set(&pairs, |next| apply(&node, next))?)).await
 }
 
 fn get(node: &Node, patterns: &[Bytes]) -> LaterReply {
@@ -85,5 +91,6 @@ fn apply(node: &Node, next: &Settings) -> Result<(), String> {
     node.sweep.set_pace(next.sweep_pace());
     node.engine.set_disk_free_min(next.disk_free_min.0);
     node.engine.set_checkpoints_kept(next.checkpoints_kept as usize);
+    node.migrations.set_pace(next.migrate_rate.0, next.migrate_units_at_once as usize);
     Ok(())
 }

@@ -144,7 +144,15 @@ settings! {
     script_write_limit: Bytes = Bytes(64 << 20), "script-write-limit", "Bytes that one script may write.";
     #[live] park_timeout_ms: u64 = 15_000, "park-timeout-ms", "Milliseconds a command waits for a slot that is being switched, before TRYAGAIN.";
     migrate_unit_slots: u32 = 64, "migrate-unit-slots", "Most slots switched together.";
-    migrate_batch_size: Bytes = Bytes(1 << 20), "migrate-batch-size", "Bytes of one batch of a migration.";
+    migrate_unit_size: Bytes = Bytes(256 << 20), "migrate-unit-size", "Most bytes switched together, as compressed in files; a slot that holds more is switched alone.";
+    #[live] migrate_units_at_once: u32 = 2, "migrate-units-at-once", "Units of one migration that are on their way at once.";
+    #[live] migrate_rate: Bytes = Bytes(0), "migrate-rate", "Bytes a second that all migrations of this node send together; 0: as fast as it goes.";
+    migrate_batch_size: Bytes = Bytes(4 << 20), "migrate-batch-size", "Most bytes of one batch of a migration; smaller ones, down to 1mb, are sent where the link is slow.";
+    migrate_window_size: Bytes = Bytes(16 << 20), "migrate-window-size", "Bytes of batches that are sent and not yet acknowledged, a unit.";
+    migrate_file_size: Bytes = Bytes(128 << 20), "migrate-file-size", "Bytes of a file that a target builds of what it is sent.";
+    migrate_changes_size: Bytes = Bytes(64 << 20), "migrate-changes-size", "Bytes of keys that change while a unit is copied, remembered until they are sent; writers are slowed down as it fills.";
+    migrate_resume_timeout_ms: u64 = 15_000, "migrate-resume-timeout-ms", "Milliseconds for a broken link of a migration to come back before its unit is begun anew.";
+    migrate_clock_skew_max_ms: u64 = 60_000, "migrate-clock-skew-max-ms", "Milliseconds that the clocks of source and target may be apart.";
     migrate_timeout_ms: u64 = 10_000, "migrate-timeout-ms", "Milliseconds for one answer of a migration's peer.";
     migrate_switch_timeout_ms: u64 = 8000, "migrate-switch-timeout-ms", "Milliseconds writes of a unit may wait before its switch is undone and tried again.";
     migrate_attempts_max: u32 = 30, "migrate-attempts-max", "Attempts of a unit before its job fails.";
@@ -199,6 +207,11 @@ impl Settings {
             ("request-args-max", u64::from(self.request_args_max)),
             ("migrate-unit-slots", u64::from(self.migrate_unit_slots)),
             ("migrate-batch-size", self.migrate_batch_size.0),
+            ("migrate-unit-size", self.migrate_unit_size.0),
+            ("migrate-units-at-once", u64::from(self.migrate_units_at_once)),
+            ("migrate-window-size", self.migrate_window_size.0),
+            ("migrate-file-size", self.migrate_file_size.0),
+            ("migrate-changes-size", self.migrate_changes_size.0),
             ("migrate-attempts-max", u64::from(self.migrate_attempts_max)),
             ("migrate-timeout-ms", self.migrate_timeout_ms),
             ("migrate-switch-timeout-ms", self.migrate_switch_timeout_ms),

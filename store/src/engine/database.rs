@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use rocksdb::{Options, ReadOptions};
-use sluice_topology::{InstanceId, NodeId, Slot};
+use sluice_topology::{InstanceId, NodeId, Slot, admin::FlushReceipt};
 
 use self::counters::Committed;
 pub use self::{counters::Counters, options::EngineOptions};
@@ -29,6 +29,7 @@ use super::{
     gate::Gate,
     health::{Health, Watcher},
     identity::{self, Identity},
+    ingest::Incoming,
     ranks::Ranks,
     raw::Database,
     readers::{LongReader, Readers},
@@ -78,6 +79,7 @@ pub struct Engine {
     contents: Contents,
     records: RecordCache,
     feed: Feed,
+    incoming: Incoming,
     ranks: Ranks,
     committed: Committed,
     read_options: ReadOptions,
@@ -147,6 +149,7 @@ impl Engine {
             stripes: Stripes::new(),
             records: RecordCache::new(options.record_cache_bytes),
             feed: Feed::default(),
+            incoming: Incoming::open(&options.directory)?,
             ranks: Ranks::default(),
             committed: Committed::default(),
             read_options: ReadOptions::default(),
@@ -220,6 +223,16 @@ impl Engine {
         self.gate.drain();
     }
 
+    /// Raises the clock of expiry to another node's: what has expired there has expired here. The next start knows it once the log is
+    /// synced, in either mode.
+    pub fn raise_clock(&self, floor_ms: u64) -> Result<(), EngineError> {
+        if floor_ms > self.now_ms() {
+            self.clock.raise(floor_ms);
+            clock::note(&self.database, self.now_ms(), true)?;
+        }
+        Ok(())
+    }
+
     /// Registers a reader that outlives a command, before it looks at any generation: what is live now is given back only after the
     /// guard is dropped. `what` names it in INFO.
     pub fn long_reader(&self, what: &'static str) -> LongReader {
@@ -266,6 +279,11 @@ impl Engine {
         self.rounds.request(if_idle)
     }
 
+    /// A flush round, waited for on this thread.
+    pub(super) fn flush_blocking(&self) -> Result<FlushReceipt, EngineError> {
+        self.rounds.request(false).map_err(close_error)?.receipt_blocking().map_err(close_error)
+    }
+
     /// Whether a write may begin, or why not; with `deletes_only`, one that gives space back. Looked at inside the gate.
     pub fn admit_write(&self, deletes_only: bool) -> Result<(), EngineError> {
         self.health.admit(deletes_only)
@@ -307,7 +325,7 @@ impl Engine {
         self.checkpoints.finish();
         self.gate.drain();
         self.reclaimer.stop();
-        let receipt = self.rounds.request(false).map_err(close_error)?.receipt_blocking().map_err(close_error)?;
+        let receipt = self.flush_blocking()?;
         let mut clean = SystemBatch::new();
         let at_ms = self.now_ms();
         clean.put(SystemKind::Clean, b"", [receipt.round.to_be_bytes(), at_ms.to_be_bytes()].concat());
@@ -405,6 +423,14 @@ impl Engine {
 
     pub(super) fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    pub(super) fn incoming(&self) -> &Incoming {
+        &self.incoming
+    }
+
+    pub(super) fn block_cache(&self) -> rocksdb::Cache {
+        self.caches.block()
     }
 
     pub(super) fn read_options(&self) -> &ReadOptions {

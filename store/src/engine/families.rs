@@ -60,6 +60,11 @@ pub(crate) fn descriptors(options: &EngineOptions, cache: &Cache, removable: &Ar
     all
 }
 
+/// Options of a table file that is built apart and ingested into that family.
+pub(crate) fn of_incoming(family: Family, options: &EngineOptions, cache: &Cache) -> Options {
+    family_options(family, options, cache)
+}
+
 fn family_options(family: Family, options: &EngineOptions, cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);

@@ -1,11 +1,12 @@
-//! The change feed: every committed change, in the order of each key, to those who subscribed to its slot.
+//! The change feed: which raw records were changed, told to those who subscribed to their slots.
 //!
-//! Publishing never waits: a subscriber that does not keep up loses its queue and is told so, and begins anew from a snapshot. Without
+//! A subscriber keeps the *set* of records that changed since it last took them, and no values: who takes a key reads its value afterwards,
+//! and a change that comes later puts the key back. So a key that is written a thousand times costs one place and one read, order need
+//! not be kept, and a subscriber that is slow costs memory by the keys that differ and not by the writes. Publishing never waits. Without
 //! subscribers a commit pays one load of an atomic.
 
 use std::{
-    collections::VecDeque,
-    ops::Range,
+    collections::HashSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
@@ -13,112 +14,108 @@ use std::{
 };
 
 use sluice_topology::{Slot, SlotRanges};
-use tokio::sync::Notify;
 
-use super::{Generation, RawFamily, batch::Batch, database::Engine, layout::split_prefix};
+use super::{
+    Generation, RawFamily,
+    batch::Batch,
+    database::Engine,
+    layout::{PREFIX_LEN, split_prefix},
+};
 
-/// A record that was put or deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Changed<'a> {
+/// What a remembered key costs besides its bytes: the box, and its share of the table.
+const KEY_COST: usize = 48;
+
+/// A raw record that was put or deleted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChangedKey {
+    // The family's byte, slot and generation, and the key: the set's own form, in the order of a scan.
+    bytes: Box<[u8]>,
+}
+
+impl ChangedKey {
     /// Its family.
-    pub family: RawFamily,
+    pub fn family(&self) -> Option<RawFamily> {
+        RawFamily::from_byte(*self.bytes.first()?)
+    }
+
     /// Its slot.
-    pub slot: Slot,
-    /// Its generation: the one that was live.
-    pub generation: Generation,
-    /// Its key behind the prefix.
-    pub key: &'a [u8],
-    /// Its value as stored; `None`: it was deleted.
-    pub value: Option<&'a [u8]>,
-}
-
-/// Changes that were committed together, as far as a subscriber asked for them.
-#[derive(Debug, Default)]
-pub struct ChangedBatch {
-    /// Everything of this batch is visible from this sequence number on.
-    pub sequence: u64,
-    bytes: Vec<u8>,
-    records: Vec<(RawFamily, Slot, Generation, Range<usize>, Option<Range<usize>>)>,
-}
-
-impl ChangedBatch {
-    /// Its records, in the order in which they were written.
-    pub fn records(&self) -> impl Iterator<Item = Changed<'_>> {
-        self.records.iter().map(|(family, slot, generation, key, value)| Changed {
-            family: *family,
-            slot: *slot,
-            generation: *generation,
-            key: &self.bytes[key.clone()],
-            value: value.clone().map(|value| &self.bytes[value]),
-        })
+    pub fn slot(&self) -> Option<Slot> {
+        split_prefix(*self.stored().first_chunk()?).map(|(slot, _)| slot)
     }
 
-    fn push(&mut self, family: RawFamily, slot: Slot, generation: Generation, key: &[u8], value: Option<&[u8]>) {
-        let mut append = |part: &[u8]| {
-            let start = self.bytes.len();
-            self.bytes.extend_from_slice(part);
-            start..self.bytes.len()
-        };
-        let (key, value) = (append(key), value.map(append));
-        self.records.push((family, slot, generation, key, value));
+    /// Its key behind slot and generation.
+    pub fn key(&self) -> &[u8] {
+        self.stored().get(PREFIX_LEN..).unwrap_or_default()
     }
 
-    /// What it costs a queue.
+    /// Its key as stored.
+    pub(super) fn stored(&self) -> &[u8] {
+        self.bytes.get(1..).unwrap_or_default()
+    }
+
     fn cost(&self) -> usize {
-        self.bytes.len() + self.records.len() * size_of::<(RawFamily, Slot, Generation, Range<usize>, Option<Range<usize>>)>()
+        self.bytes.len() + KEY_COST
     }
 }
 
-/// What a subscriber hears.
-#[derive(Debug)]
-pub enum FeedEvent {
-    /// Records changed.
-    Batch(ChangedBatch),
-    /// A slot's live generation is another from here on: the slot was dropped, flushed, or taken over.
-    Generation(Slot, Generation),
+/// Why a subscription is over: whoever copies has to begin anew.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum FeedLost {
+    /// More keys changed than are remembered.
+    #[error("changes of more than {0} bytes of keys were waiting: they were forgotten, and the subscription ended")]
+    Overflowed(usize),
+    /// The slot was dropped, flushed, or taken over: what was copied is not what it holds.
+    #[error("slot {0} was emptied, or replaced as a whole")]
+    Replaced(Slot),
 }
 
-/// The subscriber did not keep up: changes were lost. It has to begin anew from a snapshot.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("more than {0} bytes of changes were waiting: they were dropped, and the subscription with them")]
-pub struct Overflowed(pub usize);
-
-struct Queue {
-    events: VecDeque<(FeedEvent, usize)>,
+#[derive(Default)]
+struct Waiting {
+    keys: HashSet<Box<[u8]>>,
     bytes: usize,
-    overflowed: bool,
+    lost: Option<FeedLost>,
+    scratch: Vec<u8>,
 }
 
 struct Subscriber {
     slots: Vec<bool>,
     bytes_max: usize,
-    queue: Mutex<Queue>,
-    news: Notify,
+    waiting: Mutex<Waiting>,
 }
 
 impl Subscriber {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wants(&self, slot: Slot) -> bool {
         self.slots[slot.index()]
     }
 
-    fn push(&self, event: FeedEvent, cost: usize) {
-        let mut queue = self.queue();
-        if queue.overflowed {
-            return;
+    fn note(&self, batch: &Batch) {
+        let mut waiting = None;
+        for write in batch.writes() {
+            let Some((slot, _)) = write.key.first_chunk().copied().and_then(split_prefix) else { continue };
+            if !self.wants(slot) {
+                continue;
+            }
+            let waiting = waiting.get_or_insert_with(|| self.waiting());
+            if waiting.lost.is_some() {
+                return;
+            }
+            let mut scratch = std::mem::take(&mut waiting.scratch);
+            scratch.clear();
+            scratch.push(RawFamily::of(write.family).to_byte());
+            scratch.extend_from_slice(write.key);
+            if !waiting.keys.contains(scratch.as_slice()) {
+                waiting.bytes += scratch.len() + KEY_COST;
+                waiting.keys.insert(scratch.as_slice().into());
+            }
+            waiting.scratch = scratch;
+            if waiting.bytes > self.bytes_max {
+                **waiting = Waiting { lost: Some(FeedLost::Overflowed(self.bytes_max)), ..Waiting::default() };
+            }
         }
-        queue.bytes += cost;
-        if queue.bytes > self.bytes_max {
-            queue.overflowed = true;
-            queue.events = VecDeque::new();
-        } else {
-            queue.events.push_back((event, cost));
-        }
-        drop(queue);
-        self.news.notify_one();
     }
 }
 
@@ -131,23 +128,11 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// Tells subscribers of a batch that was just applied, under the stripes of its keys.
-    pub(crate) fn publish(&self, sequence: u64, batch: &Batch) {
+    pub(crate) fn publish(&self, batch: &Batch) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
-        for subscriber in self.subscribers.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            let mut changed = ChangedBatch { sequence, ..ChangedBatch::default() };
-            for write in batch.writes() {
-                let Some((prefix, key)) = write.key.split_first_chunk() else { continue };
-                if let Some((slot, generation)) = split_prefix(*prefix).filter(|(slot, _)| subscriber.wants(*slot)) {
-                    changed.push(RawFamily::of(write.family), slot, generation, key, write.value);
-                }
-            }
-            if !changed.records.is_empty() {
-                let cost = changed.cost();
-                subscriber.push(FeedEvent::Batch(changed), cost);
-            }
-        }
+        self.subscribers.read().unwrap_or_else(PoisonError::into_inner).iter().for_each(|subscriber| subscriber.note(batch));
     }
 
     /// Tells subscribers of slots whose live generation changed.
@@ -156,8 +141,8 @@ impl Feed {
             return;
         }
         for subscriber in self.subscribers.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            for (slot, generation) in live.clone().filter(|(slot, _)| subscriber.wants(*slot)) {
-                subscriber.push(FeedEvent::Generation(slot, generation), size_of::<FeedEvent>());
+            if let Some((slot, _)) = live.clone().find(|(slot, _)| subscriber.wants(*slot)) {
+                *subscriber.waiting() = Waiting { lost: Some(FeedLost::Replaced(slot)), ..Waiting::default() };
             }
         }
     }
@@ -170,13 +155,12 @@ pub struct Subscription {
 }
 
 impl Engine {
-    /// Subscribes to the changes of slots; at most `bytes_max` of them wait. On return every change that is not in a snapshot taken from
-    /// now on will be heard. Blocks the thread until commands that began before have ended.
+    /// Subscribes to the changes of slots; at most `bytes_max` of changed keys wait. On return every change that is not in a snapshot
+    /// taken from now on will be heard. Blocks the thread until commands that began before have ended.
     pub fn subscribe(self: &Arc<Self>, slots: &SlotRanges, bytes_max: usize) -> Subscription {
         let mut wanted = vec![false; usize::from(sluice_topology::SLOT_COUNT)];
         slots.iter().for_each(|slot| wanted[slot.index()] = true);
-        let queue = Mutex::new(Queue { events: VecDeque::new(), bytes: 0, overflowed: false });
-        let subscriber = Arc::new(Subscriber { slots: wanted, bytes_max, queue, news: Notify::new() });
+        let subscriber = Arc::new(Subscriber { slots: wanted, bytes_max, waiting: Mutex::default() });
         self.feed().subscribers.write().unwrap_or_else(PoisonError::into_inner).push(subscriber.clone());
         self.feed().count.fetch_add(1, Ordering::SeqCst);
         // A writer that saw no subscriber is inside the gate: what it applies is in any snapshot taken after this.
@@ -186,33 +170,38 @@ impl Engine {
 }
 
 impl Subscription {
-    /// The next event; waits for one.
-    pub async fn next(&mut self) -> Result<FeedEvent, Overflowed> {
-        let subscriber = self.subscriber.clone();
-        loop {
-            let news = subscriber.news.notified();
-            if let Some(event) = self.take()? {
-                return Ok(event);
+    /// Takes every key that has changed since the last call, in the order of a scan. A value that is read after this call is at least as
+    /// new as the change that was heard of; what changes later is heard of again.
+    pub fn take(&self) -> Result<Vec<ChangedKey>, FeedLost> {
+        let mut waiting = self.subscriber.waiting();
+        if let Some(lost) = waiting.lost {
+            return Err(lost);
+        }
+        let keys = std::mem::take(&mut waiting.keys);
+        waiting.bytes = 0;
+        drop(waiting);
+        let mut keys: Vec<ChangedKey> = keys.into_iter().map(|bytes| ChangedKey { bytes }).collect();
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    /// Puts keys back that were taken and not dealt with.
+    pub fn put_back(&self, keys: Vec<ChangedKey>) {
+        let mut waiting = self.subscriber.waiting();
+        if waiting.lost.is_none() {
+            for key in keys {
+                let cost = key.cost();
+                if waiting.keys.insert(key.bytes) {
+                    waiting.bytes += cost;
+                }
             }
-            news.await;
         }
     }
 
-    /// The next event if there is one by now.
-    pub fn take(&mut self) -> Result<Option<FeedEvent>, Overflowed> {
-        let mut queue = self.subscriber.queue();
-        if queue.overflowed {
-            return Err(Overflowed(self.subscriber.bytes_max));
-        }
-        Ok(queue.events.pop_front().map(|(event, cost)| {
-            queue.bytes -= cost;
-            event
-        }))
-    }
-
-    /// Bytes of changes that wait.
-    pub fn waiting_bytes(&self) -> usize {
-        self.subscriber.queue().bytes
+    /// Keys that wait, and their bytes.
+    pub fn waiting(&self) -> Result<(usize, usize), FeedLost> {
+        let waiting = self.subscriber.waiting();
+        waiting.lost.map_or(Ok((waiting.keys.len(), waiting.bytes)), Err)
     }
 }
 

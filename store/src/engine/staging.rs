@@ -1,10 +1,10 @@
-//! Raw records of a slot, as a migration copies them: read from a live generation, written into a staged one.
+//! Raw records of slots, as a migration copies them: read from live generations at one moment, written into staged ones.
 
-use rocksdb::{ReadOptions, WriteBatch, WriteOptions};
-use sluice_topology::Slot;
+use rocksdb::{Range, ReadOptions, WriteBatch, WriteOptions};
+use sluice_topology::{Slot, SlotRanges};
 
 use super::{
-    EngineError, Generation,
+    ChangedKey, EngineError, Generation,
     contents::{COLLECTIONS, KEYS},
     database::Engine,
     families::Family,
@@ -14,7 +14,7 @@ use super::{
 
 /// The family of a raw record, by a byte that both ends of a migration agree on. Append-only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawFamily(Family);
+pub struct RawFamily(pub(super) Family);
 
 impl RawFamily {
     /// Every family that a migration copies.
@@ -42,7 +42,10 @@ impl RawFamily {
     }
 }
 
-/// A record without slot and generation.
+/// Bytes that RocksDB reads ahead of a scan of whole slots.
+const READ_AHEAD: usize = 2 << 20;
+
+/// A record without its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawRecord<'a> {
     /// Its family.
@@ -51,46 +54,114 @@ pub struct RawRecord<'a> {
     pub slot: Slot,
     /// Its key behind the prefix.
     pub key: &'a [u8],
-    /// Its value as stored.
-    pub value: &'a [u8],
+    /// Its value as stored; `None`: there is none (any more).
+    pub value: Option<&'a [u8]>,
+}
+
+fn marks_of(family: RawFamily) -> u8 {
+    if family.0 == Family::Meta { KEYS } else { KEYS | COLLECTIONS }
 }
 
 impl Engine {
-    /// Calls `each` for every record of a slot's live generation, family by family in key order; stops at its first error.
+    /// Calls `each` for every record of those slots' live generations as of one moment: family by family, in the order of slots and
+    /// keys, so that what is written down as it comes is sorted. Stops at the first error of `each`. The caller is a long reader.
     pub fn raw_records<E: From<EngineError>>(
         &self,
-        slot: Slot,
+        slots: &SlotRanges,
         mut each: impl FnMut(RawRecord<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let live = self.live(slot);
+        let database = self.database();
+        let snapshot = database.db().snapshot();
+        let live: Vec<(Slot, Generation)> = slots.iter().map(|slot| (slot, self.live(slot))).collect();
         for family in RawFamily::ALL {
-            let mut options = ReadOptions::default();
-            options.set_iterate_upper_bound(prefix_end(slot, live).to_vec());
-            options.fill_cache(false);
-            let mut iterator = self.database().db().raw_iterator_cf_opt(self.database().family(family.0), options);
-            iterator.seek(prefix(slot, live));
-            while let Some((key, value)) = iterator.item() {
-                each(RawRecord { family, slot, key: &key[PREFIX_LEN..], value })?;
-                iterator.next();
+            for (slot, live) in &live {
+                if !self.contents().may_hold(*slot, marks_of(family)) {
+                    continue;
+                }
+                let mut options = ReadOptions::default();
+                options.set_snapshot(&snapshot);
+                options.set_iterate_upper_bound(prefix_end(*slot, *live).to_vec());
+                options.fill_cache(false);
+                options.set_readahead_size(READ_AHEAD);
+                let mut iterator = database.db().raw_iterator_cf_opt(database.family(family.0), options);
+                iterator.seek(prefix(*slot, *live));
+                while let Some((key, value)) = iterator.item() {
+                    each(RawRecord { family, slot: *slot, key: &key[PREFIX_LEN..], value: Some(value) })?;
+                    iterator.next();
+                }
+                iterator.status().map_err(EngineError::from)?;
             }
-            iterator.status().map_err(EngineError::from)?;
         }
         Ok(())
     }
 
-    /// Writes records into staged generations, in one batch, through the write-ahead log in every mode. Not yet durable.
-    pub fn put_staged<'a>(&self, records: impl IntoIterator<Item = (Generation, RawRecord<'a>)>) -> Result<(), EngineError> {
+    /// Calls `each` with those keys as they are now, a key that is gone without a value. Stops at the first error of `each`.
+    pub fn raw_now<E: From<EngineError>>(
+        &self,
+        keys: &[ChangedKey],
+        mut each: impl FnMut(RawRecord<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let database = self.database();
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        for key in keys {
+            let (Some(family), Some(slot)) = (key.family(), key.slot()) else { continue };
+            let value =
+                database.db().get_pinned_cf_opt(database.family(family.0), key.stored(), &options).map_err(EngineError::from)?;
+            each(RawRecord { family, slot, key: key.key(), value: value.as_deref() })?;
+        }
+        Ok(())
+    }
+
+    /// About how many bytes the live generation of each of those slots has in files, as compressed as they are. Reads indexes alone.
+    pub fn approximate_bytes(&self, slots: &SlotRanges) -> Vec<(Slot, u64)> {
+        let bounds: Vec<_> = slots
+            .iter()
+            .map(|slot| (self.live(slot), slot))
+            .map(|(live, slot)| (slot, prefix(slot, live), prefix_end(slot, live)))
+            .collect();
+        let mut sizes: Vec<(Slot, u64)> = bounds.iter().map(|(slot, ..)| (*slot, 0)).collect();
+        for family in RawFamily::ALL {
+            let held: Vec<usize> =
+                (0..bounds.len()).filter(|at| self.contents().may_hold(bounds[*at].0, marks_of(family))).collect();
+            let ranges: Vec<Range<'_>> = held.iter().map(|at| Range::new(&bounds[*at].1, &bounds[*at].2)).collect();
+            if ranges.is_empty() {
+                continue;
+            }
+            let found = self.database().db().get_approximate_sizes_cf(self.database().family(family.0), &ranges);
+            held.iter().zip(found).for_each(|(at, bytes)| sizes[*at].1 += bytes);
+        }
+        sizes
+    }
+
+    /// Writes records as `fill` gives them to its argument, each with its staged generation, in one batch, through the write-ahead log in
+    /// every mode. Not yet durable.
+    pub fn put_staged<E: From<EngineError>>(
+        &self,
+        fill: impl FnOnce(&mut dyn FnMut(Generation, RawRecord<'_>) -> Result<(), E>) -> Result<(), E>,
+    ) -> Result<(), E> {
         // Inside the gate: what is aborted meanwhile is not given back under this write.
         let _inside = self.enter();
         self.admit_write(false)?;
         let (mut batch, mut stored) = (WriteBatch::default(), Vec::new());
-        for (generation, record) in records {
+        fill(&mut |generation, record| {
             encode_key(&mut stored, record.slot, generation, record.key);
-            let marks = if record.family.0 == Family::Meta { KEYS } else { KEYS | COLLECTIONS };
-            self.contents().mark(record.slot, marks);
-            batch.put_cf(self.database().family(record.family.0), &stored, record.value);
-        }
-        self.write_raw(batch)
+            let family = self.database().family(record.family.0);
+            match record.value {
+                Some(value) => {
+                    self.mark_staged(record.slot, record.family);
+                    batch.put_cf(family, &stored, value);
+                }
+                None => batch.delete_cf(family, &stored),
+            }
+            Ok(())
+        })?;
+        Ok(self.write_raw(batch)?)
+    }
+
+    /// Something is about to be there, of whatever generation.
+    pub(super) fn mark_staged(&self, slot: Slot, family: RawFamily) {
+        self.contents().mark(slot, marks_of(family));
     }
 
     /// The one place where what came from outside is applied: a batch with anything in it but puts and deletions of single keys in

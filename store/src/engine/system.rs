@@ -31,6 +31,8 @@ pub enum SystemKind {
     MigrationSource = b'M',
     /// A migration unit, at its target.
     MigrationTarget = b'N',
+    /// A migration job that has not ended: its number.
+    MigrationJob = b'J',
     /// Counters of the migration journal.
     MigrationCounter = b'K',
     /// Left by a shutdown in order: when something in a slot expires.

@@ -306,7 +306,7 @@ impl Writer {
         let records = self.batch.last_writes().filter(|write| Self::is_cached(write.family));
         records.for_each(|write| self.engine.records().written(write.hash, write.key, write.value));
         // Under the stripes: changes of one key are published in the order in which they were applied.
-        self.engine.feed().publish(sequence, &self.batch);
+        self.engine.feed().publish(&self.batch);
         self.engine.note_commit(self.batch.len());
         self.engine.expiries().count_removed(self.expired);
         if let Some(hearer) = self.engine.expiries().hearer() {

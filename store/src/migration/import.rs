@@ -1,19 +1,26 @@
 //! The target's side: stage, fill, prepare, make live or give up.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 use sluice_topology::{ClusterId, JobId, NodeId, Slot, SlotEpoch, SlotRanges, merge::SlotRow};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     AttemptId, MigrationError, Migrations, blocking,
+    builder::{self, Part},
     journal::{ImportStep, Journal, TargetUnit},
-    wire,
+    link::Tally,
+    wire::{Frame, FrameKind, Joiner},
 };
-use crate::engine::SystemBatch;
+use crate::engine::{Ingested, SystemBatch};
 
 /// Format of what migrations exchange.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// What a source asks a target to take: the argument of `CLUSTERX IMPORT BEGIN`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,6 +40,10 @@ pub struct BeginRequest {
     pub attempt: u64,
     /// The unit's slots, with the epochs of the source's ownership.
     pub slots: Vec<SlotClaim>,
+    /// About how many bytes they hold.
+    pub bytes: u64,
+    /// The source's clock, Unix milliseconds.
+    pub now_ms: u64,
 }
 
 /// A slot of a unit, and since which switch its source owns it.
@@ -49,27 +60,54 @@ pub struct SlotClaim {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sent {
+    /// Frames.
+    pub frames: u64,
     /// Records.
     pub records: u64,
-    /// CRC32 over all batches.
+    /// CRC32 over the sums of all frames.
     pub digest: u32,
     /// Every key version the source has given out is below this one: what the target makes later must share none with what came.
     pub versions_end: u64,
+    /// The source's clock of expiry, Unix milliseconds: what it has called expired must be so at the target.
+    pub now_ms: u64,
+}
+
+/// What becomes of what comes.
+enum Intake {
+    /// Nothing may come: what came before a restart, or before an error, is not known to be complete.
+    Closed,
+    /// The snapshot; the builder runs once there is anything of it.
+    Snapshot(Option<Building>),
+    /// Changes, on top of a snapshot that is in the database.
+    Changes(Joiner),
+}
+
+/// The builder at its work.
+struct Building {
+    parts: mpsc::Sender<Part>,
+    ended: JoinHandle<Result<Ingested, MigrationError>>,
+}
+
+impl Building {
+    /// Waits for it; without an end of the snapshot it gives up.
+    async fn end(self) -> Result<Ingested, MigrationError> {
+        drop(self.parts);
+        self.ended.await.map_err(|error| MigrationError::Worker(error.to_string()))?
+    }
 }
 
 /// A unit being taken over.
 pub(super) struct Import {
     unit: TargetUnit,
-    next_sequence: u64,
-    records: u64,
-    digest: crc32fast::Hasher,
-    /// A recovered unit takes no more data: what came before the restart is not known to be complete.
-    closed: bool,
+    /// Counts the links: what comes by an older one is refused.
+    link: u64,
+    tally: Tally,
+    intake: Intake,
 }
 
 impl Import {
     pub(super) fn recovered(unit: TargetUnit) -> Self {
-        Self { unit, next_sequence: 0, records: 0, digest: crc32fast::Hasher::new(), closed: true }
+        Self { unit, link: 0, tally: Tally::default(), intake: Intake::Closed }
     }
 
     pub(super) fn step(&self) -> ImportStep {
@@ -100,7 +138,7 @@ impl Migrations {
                 Journal::put_target(&mut batch, id, &unit);
                 batch
             })?;
-            let import = Import { closed: false, ..Import::recovered(unit) };
+            let import = Import { intake: Intake::Snapshot(None), ..Import::recovered(unit) };
             this.imports().insert(id, Arc::new(tokio::sync::Mutex::new(import)));
             Ok(())
         })
@@ -128,6 +166,21 @@ impl Migrations {
         if request.slots.is_empty() {
             return refused("a unit without slots".into());
         }
+        let skew_ms = self.engine.now_ms().abs_diff(request.now_ms);
+        if skew_ms > self.limits.clock_skew_max_ms {
+            return refused(format!(
+                "the clocks of source and target are {skew_ms} ms apart, {} are allowed: keys would expire early or late; set the clocks, or raise migrate-clock-skew-max-ms",
+                self.limits.clock_skew_max_ms
+            ));
+        }
+        let (free, kept) = (self.engine.disk().free, self.engine.options().disk_free_min);
+        let needed = request.bytes.saturating_add(kept);
+        if free < needed {
+            return refused(format!(
+                "the unit needs about {} bytes, {kept} are to stay free, and the disk has {free}: make room, or use a larger volume",
+                request.bytes
+            ));
+        }
         for claim in &request.slots {
             let row = self.cluster.row(claim.slot);
             let older = row.epoch < claim.epoch && row.owner != Some(self.cluster.me());
@@ -142,37 +195,108 @@ impl Migrations {
         Ok(())
     }
 
-    /// DATA n: writes a batch where nobody can see it.
+    /// DATA: takes the next frame of an attempt. Returns for how long it waited for the disk to take what came before.
     pub async fn import_data(
         self: &Arc<Self>,
-        id: AttemptId,
-        sequence: u64,
-        sum: u32,
-        batch: bytes::Bytes,
-    ) -> Result<(), MigrationError> {
+        source: NodeId,
+        link: u64,
+        frame: bytes::Bytes,
+    ) -> Result<Duration, MigrationError> {
+        let frame = Frame::decode(&frame)?;
+        let id = (source, frame.attempt);
         let mut import = self.import(id)?.lock_owned().await;
-        let this = self.clone();
-        blocking(move || {
-            if crc32fast::hash(&batch) != sum {
-                return Err(MigrationError::Wire(format!("batch {sequence} of attempt {} fails its checksum", id.1)));
+        if import.unit.step != ImportStep::Staged {
+            return Err(MigrationError::UnknownAttempt(id.1));
+        }
+        if link != import.link {
+            return Err(MigrationError::Wire(format!("a batch comes by link {link}, and link {} was made since", import.link)));
+        }
+        if frame.sequence != import.tally.frames {
+            let (came, expected) = (frame.sequence, import.tally.frames);
+            return Err(MigrationError::Wire(format!("batch {came} came where {expected} was expected")));
+        }
+        let counted = (frame.records, frame.sum);
+        if let (FrameKind::Snapshot, Intake::Snapshot(None)) = (frame.kind, &import.intake) {
+            import.intake = Intake::Snapshot(Some(self.builder(&import.unit)));
+        }
+        match (frame.kind, &mut import.intake) {
+            (FrameKind::Snapshot, Intake::Snapshot(Some(building))) => {
+                let started = Instant::now();
+                let place = building.parts.reserve().await.map(|place| place.send(Part::Piece(frame.payload, frame.records)));
+                let waited = started.elapsed();
+                self.stages.receiver.add(waited);
+                if place.is_err() {
+                    return Err(self.broken_off(&mut import).await);
+                }
+                import.tally.add(counted.0, counted.1);
+                Ok(waited)
             }
-            if import.closed || import.unit.step != ImportStep::Staged {
-                return Err(MigrationError::UnknownAttempt(id.1));
+            (FrameKind::SnapshotEnd, Intake::Snapshot(building)) => {
+                let building = building.take();
+                // Whatever becomes of this request: only a snapshot that was taken whole lets changes in.
+                import.intake = Intake::Closed;
+                let started = Instant::now();
+                let ended = tokio::spawn(async move {
+                    if let Some(building) = building {
+                        let _ = building.parts.send(Part::End).await;
+                        let ingested = building.end().await?;
+                        tracing::debug!(source = %id.0, attempt = id.1, ?ingested, "the snapshot of a unit is in the database");
+                    }
+                    import.tally.add(counted.0, counted.1);
+                    import.intake = Intake::Changes(Joiner::default());
+                    Ok::<(), MigrationError>(())
+                });
+                ended.await.map_err(|error| MigrationError::Worker(error.to_string()))??;
+                Ok(started.elapsed())
             }
-            if sequence != import.next_sequence {
-                let expected = import.next_sequence;
-                return Err(MigrationError::Wire(format!("batch {sequence} came where {expected} was expected")));
+            (FrameKind::Changes, Intake::Changes(_)) => {
+                let this = self.clone();
+                blocking(move || {
+                    let Intake::Changes(mut joiner) = std::mem::replace(&mut import.intake, Intake::Closed) else {
+                        return Err(MigrationError::UnknownAttempt(id.1));
+                    };
+                    let started = Instant::now();
+                    let staged = import.unit.generations();
+                    this.engine.put_staged(|put| builder::join(&mut joiner, &frame.payload, frame.records, &staged, put))?;
+                    import.tally.add(counted.0, counted.1);
+                    import.intake = Intake::Changes(joiner);
+                    Ok(started.elapsed())
+                })
+                .await
             }
-            let records = wire::decode(&batch, |slot| import.unit.slots.contains_key(&slot))?;
-            let count = records.len() as u64;
-            let staged = records.into_iter().filter_map(|record| Some((import.unit.slots.get(&record.slot)?.0, record)));
-            this.engine.put_staged(staged)?;
-            import.digest.update(&batch);
-            import.records += count;
-            import.next_sequence += 1;
-            Ok(())
-        })
-        .await
+            (_, Intake::Closed) => Err(MigrationError::UnknownAttempt(id.1)),
+            (kind, _) => Err(MigrationError::Wire(format!("a batch of kind {kind:?} comes where it must not"))),
+        }
+    }
+
+    fn builder(self: &Arc<Self>, unit: &TargetUnit) -> Building {
+        let (parts, mut come) = mpsc::channel(builder::PIECES_AHEAD);
+        let (this, staged) = (self.clone(), unit.generations());
+        let ended = tokio::task::spawn_blocking(move || {
+            builder::build(&this.engine, &staged, this.limits.file_bytes, &this.stages, &mut come)
+        });
+        Building { parts, ended }
+    }
+
+    /// The builder has ended before its time: its reason.
+    async fn broken_off(&self, import: &mut Import) -> MigrationError {
+        match std::mem::replace(&mut import.intake, Intake::Closed) {
+            Intake::Snapshot(Some(building)) => match building.end().await {
+                Err(error) => error,
+                Ok(_) => MigrationError::Worker("it ended early".into()),
+            },
+            _ => MigrationError::Worker("it is not there".into()),
+        }
+    }
+
+    /// RESUME n: a source whose link broke goes on. Returns the batch that is expected next, and the new link's number.
+    pub async fn import_resume(&self, id: AttemptId) -> Result<(u64, u64), MigrationError> {
+        let mut import = self.import(id)?.lock_owned().await;
+        if matches!(import.intake, Intake::Closed) || import.unit.step != ImportStep::Staged {
+            return Err(MigrationError::UnknownAttempt(id.1));
+        }
+        import.link += 1;
+        Ok((import.tally.frames, import.link))
     }
 
     /// PREPARE n: compares what came with what was sent, makes it durable, and says so durably.
@@ -180,17 +304,20 @@ impl Migrations {
         let mut import = self.import(id)?.lock_owned().await;
         let this = self.clone();
         blocking(move || {
-            match import.unit.step {
-                ImportStep::Staged if !import.closed => {}
-                ImportStep::Prepared | ImportStep::Live => return Ok(()),
-                ImportStep::Staged => return Err(MigrationError::UnknownAttempt(id.1)),
+            match (import.unit.step, &import.intake) {
+                (ImportStep::Staged, Intake::Changes(joiner)) if joiner.at_a_boundary() => {}
+                (ImportStep::Prepared | ImportStep::Live, _) => return Ok(()),
+                (ImportStep::Staged, _) => return Err(MigrationError::UnknownAttempt(id.1)),
             }
-            let (have, sum) = (import.records, import.digest.clone().finalize());
-            if (have, sum) != (sent.records, sent.digest) {
-                let sent = sent.records;
-                return Err(MigrationError::Wire(format!("{sent} records were sent and {have} came, or their digests differ")));
+            let have = (import.tally.frames, import.tally.records, import.tally.digest.clone().finalize());
+            if have != (sent.frames, sent.records, sent.digest) {
+                return Err(MigrationError::Wire(format!(
+                    "{} batches of {} records were sent and {} of {} came, or their digests differ",
+                    sent.frames, sent.records, have.0, have.1
+                )));
             }
             this.engine.raise_versions_above(sent.versions_end)?;
+            this.engine.raise_clock(sent.now_ms)?;
             this.engine.sync_log()?;
             let prepared = TargetUnit { step: ImportStep::Prepared, ..import.unit.clone() };
             let mut batch = SystemBatch::new();
@@ -236,8 +363,8 @@ impl Migrations {
         let mut import = import.lock_owned().await;
         let this = self.clone();
         blocking(move || {
-            // Whoever waits for this unit's lock finds it closed.
-            import.closed = true;
+            // Whoever waits for this unit's lock finds it closed; a builder gives up.
+            import.intake = Intake::Closed;
             let mut batch = SystemBatch::new();
             Journal::forget_target(&mut batch, id);
             match (import.unit.step, live) {

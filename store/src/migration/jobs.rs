@@ -1,12 +1,15 @@
 //! The jobs of this node as a source, running and recently ended.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
 };
 
 use sluice_topology::{
-    JobId, SlotRanges,
+    JobId, NodeId, SlotRanges,
     admin::{MigrationState, MigrationStatus},
 };
 use tokio::sync::watch;
@@ -16,17 +19,45 @@ const ENDED_MAX: usize = 64;
 
 pub(super) struct Job {
     status: Mutex<MigrationStatus>,
+    started: Instant,
     cancelled: AtomicBool,
     ended: watch::Sender<bool>,
 }
 
 impl Job {
-    pub(super) fn new(status: MigrationStatus) -> Self {
-        Self { status: Mutex::new(status), cancelled: AtomicBool::new(false), ended: watch::Sender::new(false) }
+    pub(super) fn new(job: JobId, source: NodeId, target: NodeId, slots: SlotRanges) -> Self {
+        let status = MigrationStatus {
+            job,
+            source,
+            target,
+            slots_total: slots.len() as u32,
+            slots,
+            state: MigrationState::Running,
+            step: "waiting".into(),
+            slots_done: 0,
+            keys_done: 0,
+            bytes_done: 0,
+            bytes_total: 0,
+            bytes_sent: 0,
+            bytes_resent: 0,
+            bytes_per_second: 0,
+            eta_ms: 0,
+            batches: 0,
+            batch_bytes: 0,
+            attempts: 0,
+            last_error: String::new(),
+            switch_pause_ms_max: 0,
+        };
+        let (status, started) = (Mutex::new(status), Instant::now());
+        Self { status, started, cancelled: AtomicBool::new(false), ended: watch::Sender::new(false) }
     }
 
     pub(super) fn status(&self) -> MigrationStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if status.state == MigrationState::Running {
+            status.in_time(self.started.elapsed());
+        }
+        status
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut MigrationStatus)) {
@@ -42,8 +73,10 @@ impl Job {
     }
 
     pub(super) fn end(&self, state: MigrationState) {
+        let took = self.started.elapsed();
         self.update(|status| {
-            status.state = state;
+            status.in_time(took);
+            (status.state, status.eta_ms) = (state, 0);
             "ended".clone_into(&mut status.step);
         });
         self.ended.send_replace(true);
@@ -60,33 +93,51 @@ impl Job {
 pub(super) struct Jobs(Mutex<Vec<Arc<Job>>>);
 
 impl Jobs {
-    /// Adds a job, unless a running one has some of its slots: then those.
-    pub(super) fn add(&self, job: Arc<Job>) -> Result<(), SlotRanges> {
-        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let slots = job.status().slots;
+    /// With jobs that the last run left.
+    pub(super) fn left(jobs: impl Iterator<Item = Job>) -> Self {
+        Self(Mutex::new(jobs.map(Arc::new).collect()))
+    }
+
+    /// Adds the job that `make` makes, unless a running one has some of its slots: then those.
+    pub(super) fn begin<E>(
+        &self,
+        slots: &SlotRanges,
+        make: impl FnOnce() -> Result<Job, E>,
+    ) -> Result<Result<Arc<Job>, SlotRanges>, E> {
+        let mut jobs = self.lock();
         let running = jobs.iter().map(|job| job.status()).filter(|status| status.state == MigrationState::Running);
-        let busy: SlotRanges = running.flat_map(|status| status.slots.intersection(&slots).iter().collect::<Vec<_>>()).collect();
+        let busy: SlotRanges = running.flat_map(|status| status.slots.intersection(slots).iter().collect::<Vec<_>>()).collect();
         if !busy.is_empty() {
-            return Err(busy);
+            return Ok(Err(busy));
         }
+        let job = Arc::new(make()?);
         let ended = jobs.iter().filter(|job| job.status().state != MigrationState::Running).count();
         if ended >= ENDED_MAX
             && let Some(oldest) = jobs.iter().position(|job| job.status().state != MigrationState::Running)
         {
             jobs.remove(oldest);
         }
-        jobs.push(job);
-        Ok(())
+        jobs.push(job.clone());
+        Ok(Ok(job))
+    }
+
+    /// Those that have not ended.
+    pub(super) fn running(&self) -> Vec<Arc<Job>> {
+        self.lock().iter().filter(|job| job.status().state == MigrationState::Running).cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Job>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Newest first.
     pub(super) fn all(&self) -> Vec<MigrationStatus> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().map(|job| job.status()).collect()
+        self.lock().iter().rev().map(|job| job.status()).collect()
     }
 
     /// Asks a running job to stop; false when there is none of that number.
     pub(super) fn cancel(&self, id: JobId) -> bool {
-        let jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = self.lock();
         let running = |job: &&Arc<Job>| job.status().job == id && job.status().state == MigrationState::Running;
         jobs.iter().find(running).is_some_and(|job| {
             job.cancelled.store(true, Ordering::SeqCst);

@@ -31,6 +31,13 @@ impl SourceUnit {
     }
 }
 
+/// A job at its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct JobRecord {
+    pub(super) target: NodeId,
+    pub(super) slots: SlotRanges,
+}
+
 /// How far a unit is at its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -78,15 +85,29 @@ impl Journal {
         Ok(Self { engine, counters: Mutex::new(counters) })
     }
 
-    /// A job number that was never used.
-    pub(super) fn next_job(&self) -> Result<JobId, EngineError> {
+    /// Begins a job, under a number that was never used: a start goes on with it until it has ended.
+    pub(super) fn begin_job(&self, job: &JobRecord) -> Result<JobId, EngineError> {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let next = Counters { job: counters.job + 1, ..*counters };
         let mut batch = SystemBatch::new();
         put_counters(&mut batch, next);
+        batch.put(SystemKind::MigrationJob, &next.job.to_be_bytes(), encode_job(job));
         self.engine.write_system(batch)?;
         *counters = next;
         Ok(JobId(next.job))
+    }
+
+    /// The job has ended, however.
+    pub(super) fn forget_job(&self, job: JobId) -> Result<(), EngineError> {
+        let mut batch = SystemBatch::new();
+        batch.delete(SystemKind::MigrationJob, &job.0.to_be_bytes());
+        self.engine.write_system(batch)
+    }
+
+    /// Jobs that have not ended.
+    pub(super) fn jobs(&self) -> Result<Vec<(JobId, JobRecord)>, EngineError> {
+        let records = self.engine.system_records(SystemKind::MigrationJob)?;
+        records.iter().map(|(key, bytes)| Ok((JobId(attempt_of(key)?), decode_job(bytes)?))).collect()
     }
 
     /// STARTED(n): an attempt number that was never used, durable together with what it is for.
@@ -190,6 +211,18 @@ fn target_key((source, attempt): AttemptId) -> Vec<u8> {
     [&source.as_bytes()[..], &attempt.to_be_bytes()].concat()
 }
 
+fn encode_job(job: &JobRecord) -> Vec<u8> {
+    Seal::new().bytes(job.target.as_bytes()).bytes(job.slots.to_string().as_bytes()).finish()
+}
+
+fn decode_job(bytes: &[u8]) -> Result<JobRecord, EngineError> {
+    const WHAT: &str = "a job of the migration journal";
+    let mut record = Opened::open(WHAT, bytes)?;
+    let target = NodeId::from_bytes(record.array()?);
+    let slots = std::str::from_utf8(record.rest()).ok().and_then(|text| text.parse().ok());
+    Ok(JobRecord { target, slots: slots.ok_or_else(|| EngineError::Damaged(format!("{WHAT} names no slots")))? })
+}
+
 fn encode_source(unit: &SourceUnit) -> Vec<u8> {
     let seal = Seal::new()
         .u8(if unit.committed { COMMITTED } else { STARTED })
@@ -270,6 +303,9 @@ mod tests {
             prop_assert!(decode_source(&spoil(encode_source(&source))).is_err());
             prop_assert_eq!(&decode_target(&encode_target(&import)).unwrap(), &import);
             prop_assert!(decode_target(&spoil(encode_target(&import))).is_err());
+            let job = JobRecord { target, slots: source.ranges() };
+            prop_assert_eq!(&decode_job(&encode_job(&job)).unwrap(), &job);
+            prop_assert!(decode_job(&spoil(encode_job(&job))).is_err());
         }
 
         #[test]

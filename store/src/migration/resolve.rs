@@ -10,7 +10,7 @@ use super::{AttemptId, MigrationError, Migrations, blocking, journal::ImportStep
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
 impl Migrations {
-    /// Runs until the process ends: decided switches first, then the asking.
+    /// Runs until the process ends: decided switches first, then the jobs of the last run, then the asking.
     pub async fn resolve(self: Arc<Self>) {
         match self.journal.committed() {
             Ok(units) => {
@@ -21,6 +21,7 @@ impl Migrations {
             }
             Err(error) => tracing::error!(%error, "the migration journal cannot be read; decided switches wait for a restart"),
         }
+        self.go_on();
         loop {
             tokio::time::sleep(ASK_EVERY).await;
             let ids: Vec<AttemptId> = self.imports().keys().copied().collect();

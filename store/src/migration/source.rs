@@ -1,94 +1,66 @@
-//! The source's side: one job, unit by unit.
+//! The source's side of one unit: snapshot, catch-up, switch.
 
 use std::{
-    collections::VecDeque,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use sluice_topology::{
-    Slot, SlotEpoch, SlotRanges,
-    admin::{AdminClient, MigrationState},
-    merge::SlotRow,
+use sluice_topology::{Slot, SlotEpoch, SlotRanges, merge::SlotRow};
+use tokio::{
+    sync::mpsc,
+    time::{Instant as Deadline, timeout_at},
 };
-use tokio::sync::mpsc;
 
 use super::{
     MigrationError, Migrations, blocking,
+    brake::{Brake, Moving},
     import::{BeginRequest, FORMAT, Sent, SlotClaim},
     jobs::Job,
     journal::{Journal, SourceUnit},
-    wire,
+    link::Link,
+    run::BACKOFF_FIRST,
+    wire::{Cutter, FrameKind, Piece},
 };
-use crate::engine::SystemBatch;
+use crate::engine::{ChangedKey, RawRecord, Subscription, SystemBatch};
 
-/// Batches read ahead of the link.
-const BATCHES_AHEAD: usize = 2;
-/// First pause after a failed attempt.
-const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+/// Pieces read ahead of the link.
+const PIECES_AHEAD: usize = 2;
+/// What is left is sent while writes wait, once that should take no longer.
+const LAST_ROUND: Duration = Duration::from_millis(4);
+/// A round that leaves more than so many hundredths of what the one before it left does not converge.
+const CONVERGING: usize = 70;
+/// Rounds in a row that do not, before writers are slowed.
+const ROUNDS_PATIENT: u32 = 2;
+/// Switches of one attempt that may run out of time before the attempt is given up.
+const SWITCHES_MAX: u32 = 8;
 
 /// What one unit moved.
-struct Moved {
+#[derive(Default)]
+pub(super) struct Moved {
+    pub(super) keys: u64,
+    pub(super) pause: Duration,
+}
+
+/// A unit on its way, at its source.
+struct Transfer<'a> {
+    migrations: &'a Arc<Migrations>,
+    job: &'a Arc<Job>,
+    slots: SlotRanges,
+    link: Link,
+    changes: Arc<Subscription>,
+    brake: Brake,
     keys: u64,
-    bytes: u64,
-    pause: Duration,
 }
 
 impl Migrations {
-    /// Moves a job's units one after another. Ends when all are switched, one fails for good, or somebody cancels.
-    pub(super) async fn run(self: Arc<Self>, job: Arc<Job>) {
-        let (slots, id) = (job.status().slots, job.status().job);
-        tracing::info!(job = %id, %slots, target = %job.status().target, "migration started");
-        let mut units: VecDeque<SlotRanges> = slots.split(self.limits.unit_slots).into();
-        let (mut failures, mut backoff) = (0, BACKOFF_FIRST);
-        while let Some(unit) = units.pop_front() {
-            let outcome = if job.cancelled() { Err(MigrationError::Cancelled) } else { self.move_unit(&job, &unit).await };
-            match outcome {
-                Ok(moved) => {
-                    (failures, backoff) = (0, BACKOFF_FIRST);
-                    job.update(|status| {
-                        status.slots_done += unit.len() as u32;
-                        status.keys_done += moved.keys;
-                        status.bytes_done += moved.bytes;
-                        status.switch_pause_ms_max = status.switch_pause_ms_max.max(moved.pause.as_millis() as u64);
-                    });
-                }
-                Err(MigrationError::Cancelled) => {
-                    tracing::info!(job = %id, "migration cancelled");
-                    job.end(MigrationState::Cancelled);
-                    return;
-                }
-                Err(error) => {
-                    failures += 1;
-                    tracing::warn!(job = %id, %unit, failures, %error, "a migration attempt failed");
-                    job.update(|status| status.last_error = error.to_string());
-                    if failures >= self.limits.attempts_max || permanent(&error) {
-                        tracing::error!(job = %id, %error, "migration failed");
-                        job.end(MigrationState::Failed);
-                        return;
-                    }
-                    // What does not fit into the time writes may wait is tried in halves.
-                    if matches!(error, MigrationError::SwitchTimeout(_)) && unit.len() > 1 {
-                        for half in unit.split(unit.len().div_ceil(2)).into_iter().rev() {
-                            units.push_front(half);
-                        }
-                    } else {
-                        units.push_front(unit);
-                    }
-                    job.step("waiting");
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(self.limits.backoff_max);
-                }
-            }
-        }
-        tracing::info!(job = %id, "migration done");
-        job.end(MigrationState::Done);
-    }
-
     /// One attempt for one unit. An error means that the attempt is aborted and this node serves the unit; once the switch is decided
     /// it only returns when the target has confirmed it.
-    async fn move_unit(self: &Arc<Self>, job: &Job, slots: &SlotRanges) -> Result<Moved, MigrationError> {
+    pub(super) async fn move_unit(
+        self: &Arc<Self>,
+        job: &Arc<Job>,
+        slots: &SlotRanges,
+        bytes: u64,
+    ) -> Result<Moved, MigrationError> {
         let status = job.status();
         job.update(|status| status.attempts += 1);
         let foreign = slots.difference(&self.cluster.owned());
@@ -104,12 +76,13 @@ impl Migrations {
             Ok(attempt)
         })
         .await?;
-        let started = Instant::now();
-        match self.try_switch(job, attempt, &unit).await {
-            Ok((keys, bytes)) => {
+        // Until the unit is the target's, or this node's alone again.
+        let _moving = Moving::begin(self.cluster.clone(), slots.clone());
+        match self.transfer(job, attempt, &unit, bytes).await {
+            Ok((keys, parked)) => {
                 job.step("committed");
                 self.finish(attempt, &unit).await;
-                Ok(Moved { keys, bytes, pause: started.elapsed() })
+                Ok(Moved { keys, pause: parked.elapsed() })
             }
             Err(error) => {
                 self.undo(attempt, &unit).await?;
@@ -118,41 +91,47 @@ impl Migrations {
         }
     }
 
-    /// From BEGIN to COMMITTED. Writes of the unit wait from the moment it is staged.
-    async fn try_switch(self: &Arc<Self>, job: &Job, attempt: u64, unit: &SourceUnit) -> Result<(u64, u64), MigrationError> {
+    /// From BEGIN to COMMITTED; with the keys since when the unit's writes wait.
+    async fn transfer(
+        self: &Arc<Self>,
+        job: &Arc<Job>,
+        attempt: u64,
+        unit: &SourceUnit,
+        bytes: u64,
+    ) -> Result<(u64, Instant), MigrationError> {
         let node = self
             .cluster
             .node(unit.target)
             .ok_or_else(|| MigrationError::Refused(format!("node {} has left the topology", unit.target)))?;
-        let mut target = self.cluster.dial(&node).await?;
-        let me = self.cluster.me();
-        let number = attempt.to_string();
-        let name = me.to_string();
-        job.step("staged");
-        let begin = self.begin_request(attempt, unit)?;
-        target.call(&[b"CLUSTERX", b"IMPORT", b"BEGIN", begin.as_bytes()]).await?;
-        if job.cancelled() {
-            return Err(MigrationError::Cancelled);
-        }
-        job.step("copying");
-        let deadline = Instant::now() + self.limits.switch_timeout;
+        job.step("staging");
+        let begin = self.begin_request(attempt, unit, bytes)?;
+        let link = Link::open(self.clone(), job.clone(), node, attempt, &begin).await?;
         let (this, slots) = (self.clone(), unit.ranges());
-        blocking(move || {
-            this.cluster.park(&slots, false);
-            Ok(())
-        })
-        .await?;
-        let copied = self.copy(&mut target, &name, &number, &unit.ranges(), deadline).await?;
-        job.step("preparing");
-        // Read after the unit's writes were parked: whatever has a version in it got it before.
-        let sent = Sent { records: copied.records, digest: copied.digest, versions_end: self.engine.versions_end() };
-        let sent = serde_json::to_string(&sent).map_err(|error| MigrationError::Wire(error.to_string()))?;
-        let prepare: [&[u8]; 6] = [b"CLUSTERX", b"IMPORT", b"PREPARE", name.as_bytes(), number.as_bytes(), sent.as_bytes()];
-        target.call(&prepare).await?;
-        if job.cancelled() {
-            return Err(MigrationError::Cancelled);
-        }
-        self.in_time(deadline)?;
+        let subscribed = slots.clone();
+        let changes = blocking(move || Ok(this.engine.subscribe(&subscribed, this.limits.changes_bytes))).await?;
+        let brake = Brake::new(self.cluster.clone(), slots.clone());
+        let mut transfer = Transfer { migrations: self, job, slots, link, changes: Arc::new(changes), brake, keys: 0 };
+        job.step("snapshot");
+        transfer.snapshot().await?;
+        let mut switches = 0;
+        let parked = loop {
+            job.step("catching up");
+            transfer.catch_up().await?;
+            job.step("switching");
+            let parked = Instant::now();
+            match transfer.last_round().await {
+                Ok(()) => break parked,
+                Err(error @ MigrationError::SwitchTimeout(_)) if switches < SWITCHES_MAX => {
+                    // Nothing was said of a switch yet: the writes go on, slower, and the copy as well.
+                    switches += 1;
+                    tracing::info!(attempt, switches, %error, "a switch is put off");
+                    self.cluster.unpark(&transfer.slots);
+                    transfer.brake.harder();
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        transfer.prepare(attempt, parked).await?;
         let (this, decided) = (self.clone(), unit.clone());
         blocking(move || {
             // Reads too: from the decision on this node must not show what the target may already have changed.
@@ -165,10 +144,10 @@ impl Migrations {
             })
         })
         .await?;
-        Ok((copied.keys, copied.bytes))
+        Ok((transfer.keys, parked))
     }
 
-    fn begin_request(&self, attempt: u64, unit: &SourceUnit) -> Result<String, MigrationError> {
+    fn begin_request(&self, attempt: u64, unit: &SourceUnit, bytes: u64) -> Result<String, MigrationError> {
         let cluster_id = self.cluster.known().cluster_id.ok_or_else(|| MigrationError::Refused("no cluster".into()))?;
         let request = BeginRequest {
             format: FORMAT,
@@ -178,87 +157,16 @@ impl Migrations {
             job: unit.job,
             attempt,
             slots: unit.slots.iter().map(|(slot, epoch)| SlotClaim { slot: *slot, epoch: *epoch }).collect(),
+            bytes,
+            now_ms: self.engine.now_ms(),
         };
         serde_json::to_string(&request).map_err(|error| MigrationError::Wire(error.to_string()))
-    }
-
-    fn in_time(&self, deadline: Instant) -> Result<(), MigrationError> {
-        if Instant::now() < deadline {
-            return Ok(());
-        }
-        Err(MigrationError::SwitchTimeout(self.limits.switch_timeout.as_millis() as u64))
-    }
-
-    /// DATA: every record of the unit, while its writes wait.
-    async fn copy(
-        self: &Arc<Self>,
-        target: &mut AdminClient,
-        name: &str,
-        number: &str,
-        slots: &SlotRanges,
-        deadline: Instant,
-    ) -> Result<Copied, MigrationError> {
-        let (sender, mut batches) = mpsc::channel::<Batch>(BATCHES_AHEAD);
-        let (this, slots) = (self.clone(), slots.clone());
-        let reader = tokio::task::spawn_blocking(move || this.read(&slots, &sender));
-        let mut copied = Copied::default();
-        let mut digest = crc32fast::Hasher::new();
-        let mut sequence = 0u64;
-        while let Some(batch) = batches.recv().await {
-            self.in_time(deadline)?;
-            let (place, sum) = (sequence.to_string(), crc32fast::hash(&batch.bytes).to_string());
-            let data: [&[u8]; 8] = [
-                b"CLUSTERX",
-                b"IMPORT",
-                b"DATA",
-                name.as_bytes(),
-                number.as_bytes(),
-                place.as_bytes(),
-                sum.as_bytes(),
-                &batch.bytes,
-            ];
-            target.call(&data).await?;
-            digest.update(&batch.bytes);
-            sequence += 1;
-            copied.records += batch.records;
-            copied.keys += batch.keys;
-            copied.bytes += batch.bytes.len() as u64;
-        }
-        reader.await.map_err(|error| MigrationError::Worker(error.to_string()))??;
-        copied.digest = digest.finalize();
-        Ok(copied)
-    }
-
-    /// Reads the unit into batches; ends early when nobody takes them any more.
-    fn read(&self, slots: &SlotRanges, sender: &mpsc::Sender<Batch>) -> Result<(), MigrationError> {
-        let _reader = self.engine.long_reader("migration");
-        let mut batch = Batch::default();
-        let mut payload = Vec::new();
-        let send = |batch: &mut Batch, payload: &mut Vec<u8>| {
-            batch.bytes = Bytes::from(std::mem::take(payload));
-            sender.blocking_send(std::mem::take(batch)).map_err(|_| MigrationError::Cancelled)
-        };
-        for slot in slots.iter() {
-            self.engine.raw_records(slot, |record| {
-                if !payload.is_empty() && payload.len() + wire::encoded_len(&record) > self.limits.batch_bytes {
-                    send(&mut batch, &mut payload)?;
-                }
-                wire::encode(&mut payload, &record);
-                batch.records += 1;
-                batch.keys += u64::from(record.family.to_byte() == 0);
-                Ok::<(), MigrationError>(())
-            })?;
-        }
-        if !payload.is_empty() {
-            send(&mut batch, &mut payload)?;
-        }
-        Ok(())
     }
 
     /// ABORTED(n) at this node, then the unit is served again; the target is told, and asks if it does not hear it.
     async fn undo(self: &Arc<Self>, attempt: u64, unit: &SourceUnit) -> Result<(), MigrationError> {
         if self.undecided().contains_key(&attempt) {
-            // The journal's answer to the decision is unknown: see `try_switch`.
+            // The journal's answer to the decision is unknown: see `transfer`.
             return Err(MigrationError::Undecided(attempt));
         }
         let (this, aborted) = (self.clone(), unit.clone());
@@ -309,9 +217,13 @@ impl Migrations {
             Ok(())
         })
         .await?;
-        if let Err(error) = self.tell(&node, "FORGET", attempt).await {
-            tracing::debug!(attempt, %error, "the target was not told that a switch is done; it will ask");
-        }
+        // Not waited for: the unit is done, and its target would ask.
+        let this = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = this.tell(&node, "FORGET", attempt).await {
+                tracing::debug!(attempt, %error, "the target was not told that a switch is done; it will ask");
+            }
+        });
         Ok(())
     }
 
@@ -323,26 +235,124 @@ impl Migrations {
     }
 }
 
-#[derive(Default)]
-struct Batch {
-    bytes: Bytes,
-    records: u64,
-    keys: u64,
-}
+impl Transfer<'_> {
+    /// Every record of one moment. On return the target has all of it in its database.
+    async fn snapshot(&mut self) -> Result<(), MigrationError> {
+        let (engine, slots) = (self.migrations.engine.clone(), self.slots.clone());
+        self.pump(FrameKind::Snapshot, move |push| {
+            let _reader = engine.long_reader("migration");
+            engine.raw_records(&slots, push)
+        })
+        .await?;
+        self.link.send(FrameKind::SnapshotEnd, Piece::default()).await?;
+        self.link.settle().await
+    }
 
-#[derive(Default)]
-struct Copied {
-    records: u64,
-    keys: u64,
-    bytes: u64,
-    digest: u32,
-}
+    /// Rounds of what has changed meanwhile, until so little is left that it can be sent while writes wait.
+    async fn catch_up(&mut self) -> Result<(), MigrationError> {
+        let (mut before, mut patience) = (usize::MAX, ROUNDS_PATIENT);
+        loop {
+            self.go_on()?;
+            let keys = self.changes.take()?;
+            let (taken, started) = (keys.len(), Instant::now());
+            self.send_keys(keys).await?;
+            let (left, _) = self.changes.waiting()?;
+            let expected = started.elapsed().mul_f64(left as f64 / taken.max(1) as f64);
+            if left == 0 || (taken > 0 && expected <= LAST_ROUND) {
+                return Ok(());
+            }
+            if left > before / 100 * CONVERGING {
+                patience = patience.saturating_sub(1);
+                if patience == 0 {
+                    self.brake.harder();
+                }
+            }
+            before = left;
+        }
+    }
 
-/// Whether trying again cannot help.
-fn permanent(error: &MigrationError) -> bool {
-    match error {
-        MigrationError::Refused(_) | MigrationError::Undecided(_) => true,
-        MigrationError::Peer(sluice_topology::admin::AdminError::Refused { message, .. }) => message.contains("MIGRATEREFUSED"),
-        _ => false,
+    /// Holds the unit's writes back and sends what is left. On return the target has everything.
+    async fn last_round(&mut self) -> Result<(), MigrationError> {
+        self.brake.release();
+        let deadline = Deadline::now() + self.migrations.limits.switch_timeout;
+        let (this, slots) = (self.migrations.clone(), self.slots.clone());
+        blocking(move || {
+            this.cluster.park(&slots, false);
+            Ok(())
+        })
+        .await?;
+        let keys = self.changes.take()?;
+        let again = keys.clone();
+        match timeout_at(deadline, self.send_keys(keys)).await {
+            Ok(sent) => sent,
+            Err(_) => {
+                // What was on its way may have been cut: all of it is sent once more, over a new link.
+                self.link.renew();
+                self.changes.put_back(again);
+                Err(MigrationError::SwitchTimeout(self.migrations.limits.switch_timeout.as_millis() as u64))
+            }
+        }
+    }
+
+    /// PREPARE n: the target compares what it has with what was sent, makes it durable and says so.
+    async fn prepare(&mut self, attempt: u64, parked: Instant) -> Result<(), MigrationError> {
+        let migrations = self.migrations;
+        self.job.step("preparing");
+        let tally = self.link.tally().clone();
+        // Read after the unit's writes were parked: whatever has a version in it got it before, whatever has expired did before.
+        let (versions_end, now_ms) = (migrations.engine.versions_end(), migrations.engine.now_ms());
+        let sent = Sent { frames: tally.frames, records: tally.records, digest: tally.digest.finalize(), versions_end, now_ms };
+        let sent = serde_json::to_string(&sent).map_err(|error| MigrationError::Wire(error.to_string()))?;
+        let (name, number) = (migrations.cluster.me().to_string(), attempt.to_string());
+        let words: [&[u8]; 6] = [b"CLUSTERX", b"IMPORT", b"PREPARE", name.as_bytes(), number.as_bytes(), sent.as_bytes()];
+        let limit = migrations.limits.switch_timeout;
+        let late = || MigrationError::SwitchTimeout(limit.as_millis() as u64);
+        let left = limit.saturating_sub(parked.elapsed());
+        tokio::time::timeout(left, self.link.call(&words)).await.map_err(|_| late())??;
+        // A slot that was emptied or taken away after all is not what was sent.
+        self.changes.waiting()?;
+        self.go_on()?;
+        if parked.elapsed() >= limit { Err(late()) } else { Ok(()) }
+    }
+
+    fn go_on(&self) -> Result<(), MigrationError> {
+        if self.job.cancelled() { Err(MigrationError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Sends those keys as they are now, and waits until the target has them.
+    async fn send_keys(&mut self, keys: Vec<ChangedKey>) -> Result<(), MigrationError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let engine = self.migrations.engine.clone();
+        self.pump(FrameKind::Changes, move |push| engine.raw_now(&keys, push)).await?;
+        self.link.settle().await
+    }
+
+    /// Sends what a reader, on a thread of its own, pushes.
+    async fn pump(
+        &mut self,
+        kind: FrameKind,
+        read: impl FnOnce(&mut dyn FnMut(RawRecord<'_>) -> Result<(), MigrationError>) -> Result<(), MigrationError> + Send + 'static,
+    ) -> Result<(), MigrationError> {
+        let (sender, mut pieces) = mpsc::channel::<Piece>(PIECES_AHEAD);
+        let (migrations, batch) = (self.migrations.clone(), self.link.batch());
+        let reader = tokio::task::spawn_blocking(move || {
+            let mut cutter = Cutter::new(|piece| {
+                // Nobody takes it any more when the unit was given up.
+                migrations.stages.reader.of(|| sender.blocking_send(piece)).map_err(|_| MigrationError::Cancelled)
+            });
+            read(&mut |record| cutter.push(&record, batch.load(Ordering::Relaxed)))?;
+            cutter.finish()
+        });
+        while let Some(piece) = pieces.recv().await {
+            self.go_on()?;
+            if kind == FrameKind::Snapshot {
+                self.keys += u64::from(piece.keys);
+            }
+            self.brake.for_waiting(&self.changes, self.migrations.limits.changes_bytes)?;
+            self.link.send(kind, piece).await?;
+        }
+        reader.await.map_err(|error| MigrationError::Worker(error.to_string()))?
     }
 }

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use sluice_topology::{
-    JobId, NodeId, SlotRanges,
-    admin::{MigrationState, MigrationStatus},
-};
+use sluice_topology::{JobId, NodeId, SlotRanges, admin::MigrationStatus};
 
-use super::{MigrationError, Migrations, jobs::Job};
+use super::{MigrationError, Migrations, jobs::Job, journal::JobRecord};
 
 /// Why a migration is not started. Nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -83,25 +80,26 @@ impl Migrations {
             return Err(MigrateError::Busy(undecided));
         }
         let this = self.clone();
-        let id = super::blocking(move || Ok(this.journal.next_job()?)).await?;
-        let job = Arc::new(Job::new(MigrationStatus {
-            job: id,
-            source: self.cluster.me(),
-            target,
-            slots_total: slots.len() as u32,
-            slots,
-            state: MigrationState::Running,
-            step: "waiting".into(),
-            slots_done: 0,
-            keys_done: 0,
-            bytes_done: 0,
-            attempts: 0,
-            last_error: String::new(),
-            switch_pause_ms_max: 0,
-        }));
-        self.jobs.add(job.clone()).map_err(MigrateError::Busy)?;
+        let job = super::blocking(move || {
+            let record = JobRecord { target, slots };
+            this.jobs.begin(&record.slots, || {
+                let id = this.journal.begin_job(&record)?;
+                Ok(Job::new(id, this.cluster.me(), record.target, record.slots.clone()))
+            })
+        });
+        let job = job.await?.map_err(MigrateError::Busy)?;
+        let id = job.status().job;
         tokio::spawn(self.clone().run(job.clone()));
         Ok(Started { id, job })
+    }
+
+    /// Goes on with the jobs that the last run left: what of their slots is this node's still is to move, the rest has.
+    pub(super) fn go_on(self: &Arc<Self>) {
+        for job in self.jobs.running() {
+            let left = job.status().slots.intersection(&self.cluster.owned());
+            tracing::info!(job = %job.status().job, %left, "going on with a migration of the last run");
+            tokio::spawn(self.clone().run(job));
+        }
     }
 
     /// Cancels a job. Units that are switched stay switched; a unit whose switch is decided is brought to its end.

@@ -1,48 +1,311 @@
-//! A batch on the wire: records behind one another, each `family (u8) · slot (u16) · key length (u32) · value length (u32) · key · value`.
-//! Its CRC32 and its place in the sequence travel beside it.
+//! What travels: a stream of records, cut into frames.
+//!
+//! **Stream**: records behind one another, each `family (u8) · flags (u8) · slot (u16) · key length (u32) · value length (u32) · key · value`.
+//! A frame ends behind a record, or inside the value of one that is larger than a frame: the next one goes on with it.
+//!
+//! **Frame**: `magic (4) · kind (u8) · packing (u8) · zero (u16) · attempt (u64) · sequence (u64) · records (u32) · unpacked length (u32) ·
+//! CRC32 (u32) · payload`, big-endian. The sum is over everything else, so that no byte of a frame can change unseen; the sequence shows what
+//! was cut out, repeated or reordered; the attempt what is of another job.
 
+use bytes::{Bytes, BytesMut};
 use sluice_topology::Slot;
 
 use super::MigrationError;
 use crate::engine::{RawFamily, RawRecord};
 
-const HEAD_LEN: usize = 11;
+const MAGIC: [u8; 4] = *b"SLM2";
+const FRAME_HEAD: usize = 36;
+const SUM_AT: usize = 32;
+const RECORD_HEAD: usize = 12;
+const DELETED: u8 = 1;
+/// Largest payload of a frame once it is unpacked.
+const PAYLOAD_MAX: usize = 64 << 20;
+/// Largest stored key, and value: what clients may store, and what kinds add to it.
+const KEY_MAX: usize = 1 << 20;
+const VALUE_MAX: usize = (512 << 20) + (1 << 20);
 
-/// Bytes of a record on the wire.
-pub(super) fn encoded_len(record: &RawRecord<'_>) -> usize {
-    HEAD_LEN + record.key.len() + record.value.len()
+/// Reserved for a value that goes on in the next frame, before it is there.
+const RESERVED_MAX: usize = 16 << 20;
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum FrameKind {
+    /// Records of the snapshot, in order.
+    Snapshot = 1,
+    /// Nothing: the snapshot is whole.
+    SnapshotEnd = 2,
+    /// Records as they are by now.
+    Changes = 3,
 }
 
-/// Appends a record.
-pub(super) fn encode(batch: &mut Vec<u8>, record: &RawRecord<'_>) {
-    batch.push(record.family.to_byte());
-    batch.extend_from_slice(&record.slot.get().to_be_bytes());
-    batch.extend_from_slice(&(record.key.len() as u32).to_be_bytes());
-    batch.extend_from_slice(&(record.value.len() as u32).to_be_bytes());
-    batch.extend_from_slice(record.key);
-    batch.extend_from_slice(record.value);
+/// How a payload is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Packing {
+    None = 0,
+    Lz4 = 1,
 }
 
-/// Reads every record of a batch; the whole batch is refused when one of them is not what it has to be.
-pub(super) fn decode(mut rest: &[u8], carried: impl Fn(Slot) -> bool) -> Result<Vec<RawRecord<'_>>, MigrationError> {
-    let wrong = |why: &str| MigrationError::Wire(why.to_owned());
-    let mut records = Vec::new();
-    while !rest.is_empty() {
-        let (head, body) = rest.split_first_chunk::<HEAD_LEN>().ok_or_else(|| wrong("a batch is cut short"))?;
-        let [family, s0, s1, k0, k1, k2, k3, v0, v1, v2, v3] = *head;
-        let family = RawFamily::from_byte(family).ok_or_else(|| wrong("a record is of an unknown family"))?;
-        let slot = Slot::new(u16::from_be_bytes([s0, s1])).ok_or_else(|| wrong("a record has no valid slot"))?;
-        if !carried(slot) {
-            return Err(MigrationError::Wire(format!("a record of slot {slot}, which is not of the unit")));
-        }
-        let key_len = u32::from_be_bytes([k0, k1, k2, k3]) as usize;
-        let value_len = u32::from_be_bytes([v0, v1, v2, v3]) as usize;
-        let (key, body) = body.split_at_checked(key_len).ok_or_else(|| wrong("a key is cut short"))?;
-        let (value, body) = body.split_at_checked(value_len).ok_or_else(|| wrong("a value is cut short"))?;
-        records.push(RawRecord { family, slot, key, value });
-        rest = body;
+/// A frame that was received whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) kind: FrameKind,
+    pub(super) attempt: u64,
+    pub(super) sequence: u64,
+    /// Records that begin in it.
+    pub(super) records: u32,
+    /// A piece of the stream.
+    pub(super) payload: Bytes,
+    /// Its CRC32.
+    pub(super) sum: u32,
+}
+
+/// A piece of the stream, as the source makes it.
+#[derive(Debug, Default)]
+pub(super) struct Piece {
+    /// A frame's head, still empty, and the payload behind it.
+    bytes: Vec<u8>,
+    pub(super) records: u32,
+    /// Of these, records of keys.
+    pub(super) keys: u32,
+}
+
+impl Piece {
+    fn payload_len(&self) -> usize {
+        self.bytes.len().saturating_sub(FRAME_HEAD)
     }
-    Ok(records)
+
+    /// The finished frame. Packed when `pack` says so and it gets smaller.
+    pub(super) fn frame(mut self, kind: FrameKind, attempt: u64, sequence: u64, pack: bool) -> Bytes {
+        self.bytes.resize(self.bytes.len().max(FRAME_HEAD), 0);
+        let length = self.payload_len() as u32;
+        let mut packing = Packing::None;
+        if pack {
+            let packed = lz4_flex::block::compress(&self.bytes[FRAME_HEAD..]);
+            if packed.len() < self.payload_len() {
+                packing = Packing::Lz4;
+                self.bytes.truncate(FRAME_HEAD);
+                self.bytes.extend_from_slice(&packed);
+            }
+        }
+        let head = &mut self.bytes[..FRAME_HEAD];
+        head[..4].copy_from_slice(&MAGIC);
+        head[4] = kind as u8;
+        head[5] = packing as u8;
+        head[8..16].copy_from_slice(&attempt.to_be_bytes());
+        head[16..24].copy_from_slice(&sequence.to_be_bytes());
+        head[24..28].copy_from_slice(&self.records.to_be_bytes());
+        head[28..32].copy_from_slice(&length.to_be_bytes());
+        let sum = sum_of(&self.bytes);
+        self.bytes[SUM_AT..FRAME_HEAD].copy_from_slice(&sum.to_be_bytes());
+        self.bytes.into()
+    }
+
+    /// How much smaller the beginning of its payload gets when it is packed: packed bytes of a thousand.
+    pub(super) fn sample(&self) -> usize {
+        const SAMPLE: usize = 64 << 10;
+        let payload = self.bytes.get(FRAME_HEAD..).unwrap_or_default();
+        let sample = &payload[..payload.len().min(SAMPLE)];
+        (lz4_flex::block::compress(sample).len() * 1000).checked_div(sample.len()).unwrap_or(1000)
+    }
+}
+
+/// The sum of a frame: of everything but the sum itself.
+fn sum_of(frame: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&frame[..SUM_AT]);
+    sum.update(&frame[FRAME_HEAD..]);
+    sum.finalize()
+}
+
+/// The sum that a finished frame carries.
+pub(super) fn frame_sum(frame: &[u8]) -> u32 {
+    frame.get(SUM_AT..FRAME_HEAD).and_then(|sum| sum.try_into().ok()).map_or(0, u32::from_be_bytes)
+}
+
+impl Frame {
+    /// Reads a frame, all of whose bytes are accounted for.
+    pub(super) fn decode(bytes: &Bytes) -> Result<Self, MigrationError> {
+        let wrong = |why: &str| MigrationError::Wire(why.to_owned());
+        let head: &[u8; FRAME_HEAD] = bytes.first_chunk().ok_or_else(|| wrong("a frame is cut short"))?;
+        if head[..4] != MAGIC {
+            return Err(wrong("a frame does not begin as one"));
+        }
+        if sum_of(bytes) != frame_sum(bytes) {
+            return Err(wrong("a frame fails its checksum"));
+        }
+        let number = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let long = |at: usize| u64::from(number(at)) << 32 | u64::from(number(at + 4));
+        let kind = match head[4] {
+            1 => FrameKind::Snapshot,
+            2 => FrameKind::SnapshotEnd,
+            3 => FrameKind::Changes,
+            other => return Err(MigrationError::Wire(format!("a frame is of the unknown kind {other}"))),
+        };
+        let length = number(28) as usize;
+        if length > PAYLOAD_MAX {
+            return Err(MigrationError::Wire(format!("a frame of {length} bytes: the limit is {PAYLOAD_MAX}")));
+        }
+        let payload = match head[5] {
+            packing if packing == Packing::None as u8 => bytes.slice(FRAME_HEAD..),
+            packing if packing == Packing::Lz4 as u8 => lz4_flex::block::decompress(&bytes[FRAME_HEAD..], length)
+                .map_err(|error| MigrationError::Wire(format!("a frame cannot be unpacked: {error}")))?
+                .into(),
+            other => return Err(MigrationError::Wire(format!("a frame is packed in the unknown way {other}"))),
+        };
+        if payload.len() != length {
+            return Err(MigrationError::Wire(format!("a frame says that it holds {length} bytes and holds {}", payload.len())));
+        }
+        Ok(Self { kind, attempt: long(8), sequence: long(16), records: number(24), payload, sum: frame_sum(bytes) })
+    }
+}
+
+/// Cuts the stream into pieces.
+pub(super) struct Cutter<F> {
+    piece: Piece,
+    each: F,
+}
+
+impl<E, F: FnMut(Piece) -> Result<(), E>> Cutter<F> {
+    /// `each` gets every piece as it is full.
+    pub(super) fn new(each: F) -> Self {
+        Self { piece: Piece::default(), each }
+    }
+
+    /// Adds a record; a piece is full at `most` bytes.
+    pub(super) fn push(&mut self, record: &RawRecord<'_>, most: usize) -> Result<(), E> {
+        let value = record.value.unwrap_or_default();
+        let length = RECORD_HEAD + record.key.len() + value.len();
+        if self.piece.payload_len() > 0 && self.piece.payload_len() + length > most {
+            self.cut()?;
+        }
+        let piece = &mut self.piece;
+        if piece.bytes.is_empty() {
+            piece.bytes.reserve(FRAME_HEAD + most.max(RECORD_HEAD + record.key.len()));
+            piece.bytes.resize(FRAME_HEAD, 0);
+        }
+        piece.records += 1;
+        piece.keys += u32::from(record.family.to_byte() == 0 && record.value.is_some());
+        piece.bytes.push(record.family.to_byte());
+        piece.bytes.push(if record.value.is_some() { 0 } else { DELETED });
+        piece.bytes.extend_from_slice(&record.slot.get().to_be_bytes());
+        piece.bytes.extend_from_slice(&(record.key.len() as u32).to_be_bytes());
+        piece.bytes.extend_from_slice(&(value.len() as u32).to_be_bytes());
+        piece.bytes.extend_from_slice(record.key);
+        let mut rest = value;
+        while self.piece.payload_len() + rest.len() > most {
+            let (here, behind) = rest.split_at(most.saturating_sub(self.piece.payload_len()).min(rest.len()));
+            self.piece.bytes.extend_from_slice(here);
+            rest = behind;
+            self.cut()?;
+            self.piece.bytes.resize(FRAME_HEAD, 0);
+        }
+        self.piece.bytes.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// Hands the last piece over, if it holds anything.
+    pub(super) fn finish(mut self) -> Result<(), E> {
+        if self.piece.payload_len() > 0 { self.cut() } else { Ok(()) }
+    }
+
+    fn cut(&mut self) -> Result<(), E> {
+        (self.each)(std::mem::take(&mut self.piece))
+    }
+}
+
+/// Puts the stream together again.
+#[derive(Debug, Default)]
+pub(super) struct Joiner {
+    /// A record whose value goes on in the next piece: its head and key, and what there is of its value.
+    open: Option<(Head, BytesMut)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    family: RawFamily,
+    slot: Slot,
+    deleted: bool,
+    key_len: usize,
+    value_len: usize,
+}
+
+impl Head {
+    fn record<'a>(&self, key: &'a [u8], value: &'a [u8]) -> RawRecord<'a> {
+        RawRecord { family: self.family, slot: self.slot, key, value: (!self.deleted).then_some(value) }
+    }
+}
+
+impl Joiner {
+    /// Takes the next piece and calls `each` for every record that ends in it; a record of a slot that is not `carried` is refused.
+    /// Returns how many begin in it.
+    pub(super) fn push<'a>(
+        &'a mut self,
+        piece: &'a [u8],
+        carried: impl Fn(Slot) -> bool,
+        mut each: impl FnMut(RawRecord<'_>) -> Result<(), MigrationError>,
+    ) -> Result<u32, MigrationError> {
+        let wrong = |why: &str| MigrationError::Wire(why.to_owned());
+        let (mut rest, mut begun) = (piece, 0);
+        if let Some((head, mut bytes)) = self.open.take() {
+            let missing = head.key_len + head.value_len - bytes.len();
+            let (here, behind) = rest.split_at(missing.min(rest.len()));
+            bytes.extend_from_slice(here);
+            rest = behind;
+            if here.len() < missing {
+                self.open = Some((head, bytes));
+                return Ok(begun);
+            }
+            let (key, value) = bytes.split_at(head.key_len);
+            each(head.record(key, value))?;
+        }
+        while !rest.is_empty() {
+            let (head, behind) = rest.split_first_chunk::<RECORD_HEAD>().ok_or_else(|| wrong("a record is cut short"))?;
+            let head = decode_head(head, &carried)?;
+            let (key, behind) = behind.split_at_checked(head.key_len).ok_or_else(|| wrong("a key is cut short"))?;
+            begun += 1;
+            match behind.split_at_checked(head.value_len) {
+                Some((value, behind)) => {
+                    each(head.record(key, value))?;
+                    rest = behind;
+                }
+                None => {
+                    let mut bytes = BytesMut::with_capacity((head.key_len + head.value_len).min(RESERVED_MAX));
+                    bytes.extend_from_slice(key);
+                    bytes.extend_from_slice(behind);
+                    self.open = Some((head, bytes));
+                    rest = &[];
+                }
+            }
+        }
+        Ok(begun)
+    }
+
+    /// Whether no record is left open: a stream may end here.
+    pub(super) fn at_a_boundary(&self) -> bool {
+        self.open.is_none()
+    }
+}
+
+fn decode_head(head: &[u8; RECORD_HEAD], carried: impl Fn(Slot) -> bool) -> Result<Head, MigrationError> {
+    let wrong = |why: &str| MigrationError::Wire(why.to_owned());
+    let [family, flags, s0, s1, k0, k1, k2, k3, v0, v1, v2, v3] = *head;
+    let family = RawFamily::from_byte(family).ok_or_else(|| wrong("a record is of an unknown family"))?;
+    let slot = Slot::new(u16::from_be_bytes([s0, s1])).ok_or_else(|| wrong("a record has no valid slot"))?;
+    if flags & !DELETED != 0 {
+        return Err(wrong("a record is neither a value nor a deletion of one key"));
+    }
+    if !carried(slot) {
+        return Err(MigrationError::Wire(format!("a record of slot {slot}, which is not of the unit")));
+    }
+    let key_len = u32::from_be_bytes([k0, k1, k2, k3]) as usize;
+    let value_len = u32::from_be_bytes([v0, v1, v2, v3]) as usize;
+    let deleted = flags & DELETED != 0;
+    if key_len > KEY_MAX || value_len > VALUE_MAX || (deleted && value_len > 0) {
+        return Err(MigrationError::Wire(format!("a record with a key of {key_len} and a value of {value_len} bytes")));
+    }
+    Ok(Head { family, slot, deleted, key_len, value_len })
 }
 
 #[cfg(test)]
@@ -51,28 +314,77 @@ mod tests {
 
     use super::*;
 
+    type Owned = (usize, u16, Vec<u8>, Option<Vec<u8>>);
+
+    fn records() -> impl Strategy<Value = Vec<Owned>> {
+        let bytes = |most| prop::collection::vec(any::<u8>(), 0..most);
+        prop::collection::vec((0usize..4, 0u16..8, bytes(20), prop::option::weighted(0.8, bytes(120))), 1..20)
+    }
+
+    fn frames(records: &[Owned], most: usize, pack: bool) -> Vec<Bytes> {
+        let mut frames = Vec::new();
+        let mut cutter = Cutter::new(|piece: Piece| {
+            frames.push(piece.frame(FrameKind::Snapshot, 7, frames.len() as u64, pack));
+            Ok::<_, MigrationError>(())
+        });
+        for (family, slot, key, value) in records {
+            let (family, slot) = (RawFamily::ALL[*family], Slot::new(*slot).unwrap());
+            cutter.push(&RawRecord { family, slot, key, value: value.as_deref() }, most).unwrap();
+        }
+        cutter.finish().unwrap();
+        frames
+    }
+
+    fn join(frames: &[Bytes]) -> Result<Vec<Owned>, MigrationError> {
+        let (mut joiner, mut joined) = (Joiner::default(), Vec::new());
+        for bytes in frames {
+            let frame = Frame::decode(bytes)?;
+            let begun = joiner.push(
+                &frame.payload,
+                |_| true,
+                |record| {
+                    let family = usize::from(record.family.to_byte());
+                    joined.push((family, record.slot.get(), record.key.to_vec(), record.value.map(<[u8]>::to_vec)));
+                    Ok(())
+                },
+            )?;
+            assert_eq!(begun, frame.records);
+        }
+        assert!(joiner.at_a_boundary());
+        Ok(joined)
+    }
+
     proptest! {
         #[test]
-        fn batches_round_trip_and_refuse_what_is_foreign_or_cut(
-            records in proptest::collection::vec(
-                (0usize..4, 0u16..8, proptest::collection::vec(any::<u8>(), 0..20), proptest::collection::vec(any::<u8>(), 0..20)), 1..10)
-        ) {
-            let mut batch = Vec::new();
-            for (family, slot, key, value) in &records {
-                let record = RawRecord { family: RawFamily::ALL[*family], slot: Slot::new(*slot).unwrap(), key, value };
-                let before = batch.len();
-                encode(&mut batch, &record);
-                prop_assert_eq!(batch.len() - before, encoded_len(&record));
-            }
-            let read = decode(&batch, |_| true).unwrap();
-            prop_assert_eq!(read.len(), records.len());
-            for (read, (family, slot, key, value)) in read.iter().zip(&records) {
-                prop_assert_eq!(read.family, RawFamily::ALL[*family]);
-                prop_assert_eq!((read.slot.get(), read.key, read.value), (*slot, key.as_slice(), value.as_slice()));
-            }
-            prop_assert!(decode(&batch[..batch.len() - 1], |_| true).is_err());
-            let foreign = records[0].1;
-            prop_assert!(decode(&batch, |slot| slot.get() != foreign).is_err());
+        fn a_stream_is_whole_again_however_it_was_cut(records in records(), most in 1usize..200, pack: bool) {
+            prop_assert_eq!(join(&frames(&records, most, pack)).unwrap(), records);
         }
+
+        #[test]
+        fn any_byte_changed_and_any_cut_is_noticed(records in records(), at: prop::sample::Index, bit in 0u8..8) {
+            let whole = frames(&records, 1000, false).remove(0);
+            let mut spoiled = whole.to_vec();
+            spoiled[at.index(whole.len())] ^= 1 << bit;
+            prop_assert!(Frame::decode(&spoiled.into()).is_err());
+            prop_assert!(Frame::decode(&whole.slice(..at.index(whole.len()))).is_err());
+        }
+
+        #[test]
+        fn arbitrary_streams_are_judged_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Joiner::default().push(&bytes, |slot| slot.get() < 8, |_| Ok(()));
+            let _ = Frame::decode(&bytes.into());
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_the_unit_or_no_single_key_is_refused() {
+        let frame = frames(&[(0, 3, b"key".to_vec(), Some(b"value".to_vec()))], 1000, false).remove(0);
+        let payload = Frame::decode(&frame).unwrap().payload;
+        let foreign = Joiner::default().push(&payload, |slot| slot.get() != 3, |_| Ok(())).unwrap_err();
+        assert!(foreign.to_string().contains("slot 3, which is not of the unit"), "{foreign}");
+        let mut ranged = payload.to_vec();
+        ranged[1] = 2;
+        let refused = Joiner::default().push(&ranged, |_| true, |_| Ok(())).unwrap_err();
+        assert!(refused.to_string().contains("neither a value nor a deletion of one key"), "{refused}");
     }
 }

@@ -26,10 +26,12 @@ fn import(engine: &Engine, at: Slot, records: &[(usize, Vec<u8>, Vec<u8>)]) -> B
 
 fn add(engine: &Engine, staged: &BTreeMap<Slot, Generation>, at: Slot, records: &[(usize, Vec<u8>, Vec<u8>)]) {
     let raw = records.iter().map(|(family, key, value)| {
-        let record = RawRecord { family: RawFamily::ALL[*family], slot: at, key, value };
+        let record = RawRecord { family: RawFamily::ALL[*family], slot: at, key, value: Some(value) };
         (staged[&at], record)
     });
-    engine.put_staged(raw).expect("written");
+    engine
+        .put_staged::<EngineError>(|put| raw.into_iter().try_for_each(|(generation, record)| put(generation, record)))
+        .expect("written");
 }
 
 fn subkey(version: u64, field: u32) -> Vec<u8> {
@@ -46,7 +48,7 @@ fn fields(version: u64, count: u32, family: usize) -> Vec<(usize, Vec<u8>, Vec<u
 
 fn held(engine: &Engine, at: Slot) -> Vec<(RawFamily, Vec<u8>)> {
     let mut held = Vec::new();
-    let read = engine.raw_records(at, |record| {
+    let read = engine.raw_records(&at.into(), |record| {
         held.push((record.family, record.key.to_vec()));
         Ok::<(), EngineError>(())
     });

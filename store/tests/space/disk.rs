@@ -73,8 +73,12 @@ fn the_bytes_of_many_slots_leave_the_disk_without_a_log() {
 fn arrive(engine: &Engine, family: RawFamily, records: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) {
     let staged = engine.stage([slot(100)], |_| SystemBatch::new()).expect("staged");
     for (key, value) in records {
-        let record = RawRecord { family, slot: slot(100), key: &key, value: &value };
-        engine.put_staged([(staged[&slot(100)], record)]).expect("written");
+        let record = RawRecord { family, slot: slot(100), key: &key, value: Some(&value) };
+        engine
+            .put_staged::<EngineError>(|put| {
+                [(staged[&slot(100)], record)].into_iter().try_for_each(|(generation, record)| put(generation, record))
+            })
+            .expect("written");
     }
     engine.activate(&staged, SystemBatch::new()).expect("activated");
 }
@@ -101,8 +105,8 @@ fn the_first_key_of_the_next_generation_survives_though_its_file_is_the_dead_one
     await_reclaimed(&engine);
     eventually("the disk shrinks", || engine.storage().sst_bytes < (BYTES / 16) as u64);
     let mut held = Vec::new();
-    let read = engine.raw_records(slot(100), |record| {
-        held.push((record.family, record.key.to_vec(), record.value.to_vec()));
+    let read = engine.raw_records(&slot(100).into(), |record| {
+        held.push((record.family, record.key.to_vec(), record.value.expect("it is stored").to_vec()));
         Ok::<(), EngineError>(())
     });
     read.expect("read");

@@ -25,7 +25,7 @@ fn sweep(engine: &Arc<Engine>) -> Sweep {
 fn stored_keys(engine: &Engine) -> u64 {
     let count = |number| {
         let mut keys = 0;
-        let read = engine.raw_records(slot(number), |_| {
+        let read = engine.raw_records(&slot(number).into(), |_| {
             keys += 1;
             Ok::<(), EngineError>(())
         });
@@ -151,8 +151,12 @@ fn a_slot_that_is_switched_is_left_alone_and_one_that_arrives_is_swept() {
     let staged = engine.stage([slot(5)], |_| SystemBatch::new()).expect("staged");
     let mut value = Vec::new();
     Record::string(b"x", Some(1)).encode(&mut value);
-    let record = RawRecord { family: RawFamily::ALL[0], slot: slot(5), key: b"arrived", value: &value };
-    engine.put_staged([(staged[&slot(5)], record)]).expect("written");
+    let record = RawRecord { family: RawFamily::ALL[0], slot: slot(5), key: b"arrived", value: Some(&value) };
+    engine
+        .put_staged::<EngineError>(|put| {
+            [(staged[&slot(5)], record)].into_iter().try_for_each(|(generation, record)| put(generation, record))
+        })
+        .expect("written");
     engine.activate(&staged, SystemBatch::new()).expect("activated");
     eventually("what arrived is swept", || get_string(&engine, slot(5), b"arrived").is_none());
     // Counted after it is gone.

@@ -21,8 +21,12 @@ fn add_staged(engine: &Engine, staged: &BTreeMap<Slot, Generation>, at: Slot, ke
     record.encode(&mut value);
     for number in keys {
         for family in RawFamily::ALL {
-            let raw = RawRecord { family, slot: at, key: &number.to_be_bytes(), value: &value };
-            engine.put_staged([(staged[&at], raw)]).expect("written");
+            let raw = RawRecord { family, slot: at, key: &number.to_be_bytes(), value: Some(&value) };
+            engine
+                .put_staged::<EngineError>(|put| {
+                    [(staged[&at], raw)].into_iter().try_for_each(|(generation, record)| put(generation, record))
+                })
+                .expect("written");
         }
     }
 }
@@ -33,7 +37,7 @@ fn fill(engine: &std::sync::Arc<Engine>, at: Slot, value: &[u8]) {
 
 fn records(engine: &Engine, at: Slot) -> usize {
     let mut count = 0;
-    let counted = engine.raw_records(at, |_| {
+    let counted = engine.raw_records(&at.into(), |_| {
         count += 1;
         Ok::<(), EngineError>(())
     });
@@ -77,8 +81,12 @@ fn an_aborted_import_gives_its_space_back_and_nothing_else() {
     engine.activate(&kept, SystemBatch::new()).expect("activated");
     await_reclaimed(&engine);
     assert_eq!(records(&engine, slot(5)), 4 * MANY as usize);
-    let late = RawRecord { family: RawFamily::ALL[0], slot: slot(5), key: b"late", value: b"x" };
-    let error = engine.put_staged([(aborted[&slot(5)], late)]).expect_err("it is not staged any more");
+    let late = RawRecord { family: RawFamily::ALL[0], slot: slot(5), key: b"late", value: Some(b"x".as_slice()) };
+    let error = engine
+        .put_staged::<EngineError>(|put| {
+            [(aborted[&slot(5)], late)].into_iter().try_for_each(|(generation, record)| put(generation, record))
+        })
+        .expect_err("it is not staged any more");
     assert!(error.to_string().contains("not staged"), "{error}");
 }
 
@@ -90,7 +98,7 @@ fn what_a_long_reader_sees_outlives_the_drop_until_the_reader_ends() {
     flush(&engine);
     let reader = engine.long_reader("test");
     let mut read = 0;
-    let outcome = engine.raw_records(slot(5), |_| {
+    let outcome = engine.raw_records(&slot(5).into(), |_| {
         if read == 100 {
             engine.drop_slots([slot(5)], SystemBatch::new())?;
             fill(&engine, slot(5), b"after");

@@ -45,10 +45,12 @@ fn subkey(version: u64, field: &[u8]) -> Vec<u8> {
 fn stage(engine: &Engine, at: Slot, records: &[(usize, Vec<u8>, Vec<u8>)]) -> BTreeMap<Slot, Generation> {
     let staged = engine.stage([at], |_| SystemBatch::new()).expect("staged");
     let raw = records.iter().map(|(family, key, value)| {
-        let record = RawRecord { family: RawFamily::ALL[*family], slot: at, key, value };
+        let record = RawRecord { family: RawFamily::ALL[*family], slot: at, key, value: Some(value) };
         (staged[&at], record)
     });
-    engine.put_staged(raw).expect("written");
+    engine
+        .put_staged::<EngineError>(|put| raw.into_iter().try_for_each(|(generation, record)| put(generation, record)))
+        .expect("written");
     staged
 }
 
@@ -118,7 +120,7 @@ fn make(directory: &Path, kind: &str) {
 
 fn held(engine: &Engine, at: Slot) -> Vec<(u8, Vec<u8>)> {
     let mut held = Vec::new();
-    let read = engine.raw_records(at, |record| {
+    let read = engine.raw_records(&at.into(), |record| {
         held.push((record.family.to_byte(), record.key.to_vec()));
         Ok::<(), EngineError>(())
     });

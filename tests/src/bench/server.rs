@@ -186,7 +186,7 @@ impl Info {
 }
 
 /// utime + stime of a process, from `/proc/<pid>/stat`.
-fn cpu_of(process: u32) -> anyhow::Result<Duration> {
+pub(super) fn cpu_of(process: u32) -> anyhow::Result<Duration> {
     let path = format!("/proc/{process}/stat");
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}: is the process there?"))?;
     let ticks = ticks(&text).with_context(|| format!("{path} is not as it is documented: {text}"))?;

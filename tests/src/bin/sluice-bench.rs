@@ -1,10 +1,10 @@
-//! `make bench`, `make bench-sync`, `make bench-flush`: the store beside redis-server. Exit code 0 whatever the figures are; another
+//! `make bench`, `make bench-sync`, `make bench-flush`, `make bench-migration`: the store beside redis-server. Exit code 0 whatever the figures are; another
 //! when something did not run.
 
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use sluice_tests::bench::{self, Common, FlushOptions, Mode, NamedAddress, NamedNumber};
+use sluice_tests::bench::{self, Common, FlushOptions, MigrationOptions, Mode, NamedAddress, NamedNumber};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -54,6 +54,13 @@ enum Command {
         #[command(flatten)]
         flush: FlushOptions,
     },
+    /// Moving all slots to another node: throughput beside what loopback and disk can do, CPU, and what clients notice.
+    Migration {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        migration: MigrationOptions,
+    },
 }
 
 #[derive(Args)]
@@ -81,6 +88,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             bench::run_rounds(Mode::Profile, &common, &tests, &pipeline, &[], &[]).await
         }
         Command::Flush { common, flush } => bench::run_flushing(&common, &flush).await,
+        Command::Migration { common, migration } => bench::run_migrating(&common, &migration).await,
     }
 }
 

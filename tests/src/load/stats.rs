@@ -29,8 +29,10 @@ pub struct PhaseReport {
     /// Those, by what the client said.
     pub failures: BTreeMap<String, u64>,
     p50_ms: f64,
-    p99_ms: f64,
-    longest_ms: f64,
+    /// Of all requests, retries included, milliseconds.
+    pub p99_ms: f64,
+    /// The slowest one, milliseconds.
+    pub longest_ms: f64,
 }
 
 /// Latencies kept of a phase; past them only the longest counts on.

@@ -1,6 +1,6 @@
 //! Several stores as a cluster: the operator's part is played here, as thinly as possible.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use sluice_topology::{
@@ -24,10 +24,22 @@ pub struct LocalCluster {
 impl LocalCluster {
     /// Starts `count` nodes and assigns all slots, in equal runs, to the first `owners` of them.
     pub async fn start(root: &Path, count: usize, owners: usize, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::start_of(None, root, count, owners, settings).await
+    }
+
+    /// The same with a certain build of the store.
+    pub async fn start_of(
+        binary: Option<PathBuf>,
+        root: &Path,
+        count: usize,
+        owners: usize,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let mut cluster = Self { nodes: Vec::new(), setups: Vec::new(), ids: Vec::new(), version: 0, admin_ports: Vec::new() };
         let settings: Vec<(&str, &str)> = [("cluster-enabled", "yes")].into_iter().chain(settings.iter().copied()).collect();
         for number in 0..count {
-            let setup = Setup::new(root.join(format!("node-{number}")), &settings)?;
+            let mut setup = Setup::new(root.join(format!("node-{number}")), &settings)?;
+            setup.binary.clone_from(&binary);
             let node = setup.start().await?;
             cluster.ids.push(node.admin().await?.status().await?.node_id);
             cluster.nodes.push(Some(node));
@@ -123,6 +135,12 @@ impl LocalCluster {
         };
         wait_for("the end of a migration", || async { Ok(find().await?.state != MigrationState::Running) }).await?;
         find().await
+    }
+
+    /// The same when nodes were killed since it began: a source goes on with its jobs, and has forgotten one that had ended before.
+    pub async fn ended_if_known(&self, from: usize, job: JobId) -> anyhow::Result<Option<MigrationStatus>> {
+        let known = self.status(from).await?.migrations.iter().any(|status| status.job == job);
+        if known { Ok(Some(self.ended(from, job).await?)) } else { Ok(None) }
     }
 
     /// Waits until every slot has exactly one owner that says so of itself, and none is fenced. At no time may two nodes serve a slot.

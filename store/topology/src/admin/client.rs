@@ -36,6 +36,9 @@ impl Default for AdminTimeouts {
     }
 }
 
+/// A word from this size on is sent from where it is.
+const UNCOPIED_MIN: usize = 16 << 10;
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -163,14 +166,23 @@ impl AdminClient {
 
     /// Sends one command and reads its answer; an error reply is [`AdminError::Refused`].
     pub async fn call(&mut self, words: &[&[u8]]) -> Result<Reply, AdminError> {
-        let mut request = BytesMut::new();
-        request.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
-        for word in words {
-            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            request.extend_from_slice(word);
-            request.extend_from_slice(b"\r\n");
+        self.send(words).await?;
+        self.receive(words).await
+    }
+
+    /// Sends a command without waiting for its answer. Answers come in order, one by each [`AdminClient::receive`]. Given up in the middle,
+    /// the connection is not used again.
+    pub async fn send(&mut self, words: &[&[u8]]) -> Result<(), AdminError> {
+        match timeout(self.answer, self.write(words)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.no_answer(words, error.to_string())),
+            Err(_) => Err(self.no_answer(words, format!("it took nothing for {} ms", self.answer.as_millis()))),
         }
-        let reply = match timeout(self.answer, self.exchange(&request)).await {
+    }
+
+    /// Waits for the answer to the oldest command that has none; `words` name it where it fails. May be given up and called again.
+    pub async fn receive(&mut self, words: &[&[u8]]) -> Result<Reply, AdminError> {
+        let reply = match timeout(self.answer, self.read()).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(Broken::Link(why))) => return Err(self.no_answer(words, why)),
             Ok(Err(Broken::Reply(error))) => return Err(self.nonsense(&name(words), error.to_string())),
@@ -182,18 +194,33 @@ impl AdminClient {
         }
     }
 
-    async fn exchange(&mut self, request: &[u8]) -> Result<Reply, Broken> {
-        self.stream.write_all(request).await?;
-        let mut needed = 1;
+    async fn write(&mut self, words: &[&[u8]]) -> std::io::Result<()> {
+        let mut request = BytesMut::new();
+        request.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+        for word in words {
+            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            if word.len() < UNCOPIED_MIN {
+                request.extend_from_slice(word);
+            } else {
+                self.stream.write_all(&request).await?;
+                self.stream.write_all(word).await?;
+                request.clear();
+            }
+            request.extend_from_slice(b"\r\n");
+        }
+        self.stream.write_all(&request).await
+    }
+
+    async fn read(&mut self) -> Result<Reply, Broken> {
         loop {
+            let needed = match reply::take(&mut self.buffer)? {
+                Ok(reply) => return Ok(reply),
+                Err(more) => more.max(self.buffer.len() + 1),
+            };
             while self.buffer.len() < needed {
                 if self.stream.read_buf(&mut self.buffer).await? == 0 {
                     return Err(Broken::Link("it closed the connection".into()));
                 }
-            }
-            match reply::take(&mut self.buffer)? {
-                Ok(reply) => return Ok(reply),
-                Err(more) => needed = more,
             }
         }
     }

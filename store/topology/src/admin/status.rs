@@ -1,5 +1,7 @@
 //! What a node says of itself on its admin plane.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -96,14 +98,49 @@ pub struct MigrationStatus {
     pub slots_total: u32,
     /// Keys moved so far.
     pub keys_done: u64,
-    /// Bytes of keys and values moved so far.
+    /// Of `bytes_total`, what is moved: counted unit by unit.
     pub bytes_done: u64,
+    /// About what the slots held in files when the job began, as compressed as they are.
+    #[serde(default)]
+    pub bytes_total: u64,
+    /// Bytes put on the link so far, whatever became of them.
+    #[serde(default)]
+    pub bytes_sent: u64,
+    /// Of these, bytes that were sent again: after a link broke, and those of attempts that failed.
+    #[serde(default)]
+    pub bytes_resent: u64,
+    /// Average of `bytes_sent` a second, over the time the job runs or ran.
+    #[serde(default)]
+    pub bytes_per_second: u64,
+    /// Milliseconds to go at the pace so far; 0 while that cannot be told.
+    #[serde(default)]
+    pub eta_ms: u64,
+    /// Batches sent so far.
+    #[serde(default)]
+    pub batches: u64,
+    /// Bytes of a batch, as fits the link right now.
+    #[serde(default)]
+    pub batch_bytes: u64,
     /// Attempts made, over all units.
     pub attempts: u64,
     /// The last error met; empty when there was none.
     pub last_error: String,
     /// Longest time for which writes of a unit waited, in milliseconds.
     pub switch_pause_ms_max: u64,
+}
+
+impl MigrationStatus {
+    /// Works out pace and time to go, for a job that has run so long.
+    pub fn in_time(&mut self, took: Duration) {
+        let took_ms = took.as_millis().max(1);
+        self.bytes_per_second = u64::try_from(u128::from(self.bytes_sent) * 1000 / took_ms).unwrap_or(u64::MAX);
+        let left = self.bytes_total.saturating_sub(self.bytes_done);
+        // By what is done: it counts what is switched, so that the time of the switches is in it.
+        self.eta_ms = match self.bytes_done {
+            0 => 0,
+            done => u64::try_from(u128::from(left) * took_ms / u128::from(done)).unwrap_or(u64::MAX),
+        };
+    }
 }
 
 /// Proof of what a flush made durable: the map that `FLUSHMEMTABLE RECEIPT` returns.

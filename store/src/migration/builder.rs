@@ -1,0 +1,89 @@
+//! What a target makes of a snapshot: pieces of the stream come in, files go into the database.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use sluice_topology::Slot;
+use tokio::sync::mpsc;
+
+use super::{MigrationError, stages::Stages, wire::Joiner};
+use crate::engine::{Engine, Generation, Ingested, RawRecord};
+
+/// A snapshot that is smaller goes through the log and the memtable: a handful of tiny files would cost more, now and at every read.
+const SMALL: usize = 1 << 20;
+/// Pieces that wait for the builder.
+pub(super) const PIECES_AHEAD: usize = 2;
+
+/// What the builder is given.
+pub(super) enum Part {
+    /// A piece, and how many records begin in it.
+    Piece(Bytes, u32),
+    /// The snapshot is whole.
+    End,
+}
+
+/// Builds until the snapshot is whole; then all of it is in the database. Without an end nothing more is ingested.
+pub(super) fn build(
+    engine: &Arc<Engine>,
+    staged: &BTreeMap<Slot, Generation>,
+    file_bytes: u64,
+    stages: &Stages,
+    parts: &mut mpsc::Receiver<Part>,
+) -> Result<Ingested, MigrationError> {
+    let (mut first, mut bytes) = (Vec::new(), 0);
+    while bytes < SMALL {
+        match stages.builder.of(|| parts.blocking_recv()) {
+            Some(Part::Piece(piece, records)) => {
+                bytes += piece.len();
+                first.push((piece, records));
+            }
+            Some(Part::End) => {
+                let mut joiner = Joiner::default();
+                engine.put_staged(|put| {
+                    first.iter().try_for_each(|(piece, records)| join(&mut joiner, piece, *records, staged, put))
+                })?;
+                return whole(&joiner).map(|()| Ingested::default());
+            }
+            None => return Err(MigrationError::Cancelled),
+        }
+    }
+    engine.ingest_staged(file_bytes, |put| {
+        let mut joiner = Joiner::default();
+        for (piece, records) in std::mem::take(&mut first) {
+            join(&mut joiner, &piece, records, staged, put)?;
+        }
+        loop {
+            match stages.builder.of(|| parts.blocking_recv()) {
+                Some(Part::Piece(piece, records)) => join(&mut joiner, &piece, records, staged, put)?,
+                Some(Part::End) => return whole(&joiner),
+                None => return Err(MigrationError::Cancelled),
+            }
+        }
+    })
+}
+
+/// Hands the records that end in a piece over, each with the generation it is staged in.
+pub(super) fn join(
+    joiner: &mut Joiner,
+    piece: &[u8],
+    records: u32,
+    staged: &BTreeMap<Slot, Generation>,
+    put: &mut dyn FnMut(Generation, RawRecord<'_>) -> Result<(), MigrationError>,
+) -> Result<(), MigrationError> {
+    let begun = joiner.push(
+        piece,
+        |slot| staged.contains_key(&slot),
+        |record| match staged.get(&record.slot) {
+            Some(generation) => put(*generation, record),
+            None => Ok(()),
+        },
+    )?;
+    if begun == records {
+        return Ok(());
+    }
+    Err(MigrationError::Wire(format!("a batch says that it holds {records} records and holds {begun}")))
+}
+
+fn whole(joiner: &Joiner) -> Result<(), MigrationError> {
+    if joiner.at_a_boundary() { Ok(()) } else { Err(MigrationError::Wire("the snapshot ends in the middle of a record".into())) }
+}
