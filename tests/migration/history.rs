@@ -31,7 +31,7 @@ enum Event {
 
 /// Moves slots to and fro between the nodes 0 and 1 as long as there are events, while clients work. `SLUICE_HISTORY_ROUNDS`: how often all
 /// of the events.
-async fn history(root: &Path, settings: &[(&str, &str)], events: &[Event]) -> anyhow::Result<()> {
+async fn history(root: &Path, settings: &[(&str, &str)], depth: usize, events: &[Event]) -> anyhow::Result<()> {
     let rounds: usize = std::env::var("SLUICE_HISTORY_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let seed = std::env::var("SLUICE_HISTORY_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let fixed = [
@@ -45,7 +45,7 @@ async fn history(root: &Path, settings: &[(&str, &str)], events: &[Event]) -> an
     let proxies = [Proxy::start(cluster.admin_address(0)).await?, Proxy::start(cluster.admin_address(1)).await?];
     (0..2).for_each(|number| cluster.reach(number, proxies[number].port()));
     cluster.push_truth().await?;
-    let recording = Recording::start(cluster.addresses(), Plan { seed, ..Plan::default() });
+    let recording = Recording::start(cluster.addresses(), Plan { seed, depth, ..Plan::default() });
     // Those of node 0 and of node 1: whichever has them.
     let all: SlotRanges = ranges("0-10922");
     let (mut from, mut to) = (0, 1);
@@ -91,12 +91,19 @@ async fn history(root: &Path, settings: &[(&str, &str)], events: &[Event]) -> an
 async fn one_order_explains_what_clients_saw_while_slots_moved_and_nodes_were_killed() -> anyhow::Result<()> {
     use Event::{Cut, KillSource, KillTarget, Nothing, Slow};
     let events = [Nothing, KillSource, KillTarget, Cut, KillTarget, KillSource, Slow, KillSource];
-    history(tempfile::tempdir()?.path(), &[], &events).await
+    history(tempfile::tempdir()?.path(), &[], 1, &events).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_log_and_without_kills_one_order_explains_it_as_well() -> anyhow::Result<()> {
-    history(tempfile::tempdir()?.path(), &[("wal", "no")], &[Event::Nothing, Event::Cut, Event::Slow, Event::Nothing]).await
+    let events = [Event::Nothing, Event::Cut, Event::Slow, Event::Nothing];
+    history(tempfile::tempdir()?.path(), &[("wal", "no")], 1, &events).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_order_explains_what_pipelines_saw() -> anyhow::Result<()> {
+    let events = [Event::Nothing, Event::KillTarget, Event::Nothing, Event::KillSource, Event::Cut, Event::Nothing];
+    history(tempfile::tempdir()?.path(), &[], 8, &events).await
 }
 
 /// The positive control: without its log a node that is killed does lose what it had acknowledged, and that is found.

@@ -24,6 +24,9 @@ pub enum Answered {
     Never,
 }
 
+/// Every such operation of a pipeline is sent to whichever node.
+const ASTRAY: usize = 5;
+
 /// What an answer says of what becomes of the call.
 enum Verdict {
     Answered(Answered),
@@ -45,6 +48,52 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(addresses: Vec<String>, first: usize, patience: Duration) -> Self {
         Self { addresses, connections: BTreeMap::new(), places: BTreeMap::new(), turn: first, patience }
+    }
+
+    /// Sends several operations in pipelines, one to each node, and those that were not executed once more, one by one. Calls `each` with
+    /// the place of an operation as soon as it is answered.
+    pub(super) async fn call_all(&mut self, calls: &[(String, Operation)], mut each: impl FnMut(usize, Answered)) {
+        let deadline = Instant::now() + self.patience;
+        let mut nodes: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (number, (key, _)) in calls.iter().enumerate() {
+            // Now and then to whichever node: what is sent astray is refused, whatever else happens to the slot meanwhile.
+            let known = self.places.get(&Slot::of_key(key.as_bytes())).filter(|_| !(number + self.turn).is_multiple_of(ASTRAY));
+            let address = known.unwrap_or(&self.addresses[(number + self.turn) % self.addresses.len()]).clone();
+            nodes.entry(address).or_default().push(number);
+        }
+        self.turn += 1;
+        let mut again = Vec::new();
+        for (address, numbers) in nodes {
+            let connection = match self.connections.remove(&address) {
+                Some(connection) => Some(connection),
+                None => timeout_at(deadline, Connection::open(&address)).await.ok().and_then(Result::ok),
+            };
+            let Some(mut connection) = connection else {
+                again.extend(numbers);
+                continue;
+            };
+            let words = |number: &usize| calls[*number].1.words(&calls[*number].0).into_iter().map(str::to_owned).collect();
+            let commands: Vec<Vec<String>> = numbers.iter().map(words).collect();
+            let mut whole = matches!(timeout_at(deadline, connection.send(&commands)).await, Ok(Ok(())));
+            for number in numbers {
+                let answer = if whole { timeout_at(deadline, connection.answer()).await.ok().and_then(Result::ok) } else { None };
+                match answer.map(|answer| verdict(&calls[number].1, answer)) {
+                    Some(Verdict::Answered(answered)) => each(number, answered),
+                    Some(Verdict::Again(_)) => again.push(number),
+                    None => {
+                        whole = false;
+                        each(number, Answered::Open);
+                    }
+                }
+            }
+            if whole {
+                self.connections.insert(address, connection);
+            }
+        }
+        for number in again {
+            let (key, operation) = &calls[number];
+            each(number, self.call(key, operation).await);
+        }
     }
 
     /// Sends an operation until it is executed, or until nobody can say whether it was.

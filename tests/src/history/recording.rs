@@ -21,6 +21,8 @@ use super::{
 pub struct Plan {
     /// How many clients there are.
     pub clients: usize,
+    /// How many operations a client sends at once, as a pipeline.
+    pub depth: usize,
     /// How many keys of each kind: texts, counters, hashes.
     pub keys: usize,
     /// What they begin with: two runs of one seed ask for the same in the same order, if not at the same time.
@@ -33,7 +35,7 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { clients: 8, keys: 8, seed: 1, pause: Duration::from_millis(1), patience: Duration::from_secs(20) }
+        Self { clients: 8, depth: 1, keys: 8, seed: 1, pause: Duration::from_millis(1), patience: Duration::from_secs(20) }
     }
 }
 
@@ -122,24 +124,31 @@ impl Worker {
     async fn work(mut self, plan: Plan, ending: Arc<AtomicBool>, calls: Arc<AtomicU64>) -> History {
         let mut count = 0u64;
         while !ending.load(Ordering::SeqCst) {
-            count += 1;
-            let (key, operation) = self.choose(plan.keys as u64, count);
+            let mut chosen = Vec::new();
+            for _ in 0..plan.depth {
+                count += 1;
+                chosen.push(self.choose(plan.keys as u64, count));
+            }
             let began = now(self.clock);
-            let answered = self.client.call(&key, &operation).await;
-            let at = now(self.clock);
-            let ended: Option<(u64, Reply)> = match answered {
-                Answered::Reply(reply) => {
-                    calls.fetch_add(1, Ordering::SeqCst);
-                    Some((at, reply))
-                }
-                Answered::Never => continue,
-                Answered::Open => None,
-                Answered::Error(text) => {
-                    *self.history.errors.entry(text).or_default() += 1;
-                    None
-                }
-            };
-            self.history.calls.entry(key).or_default().push(Call { client: self.number, operation, began, ended });
+            let mut answers = Vec::new();
+            let note = |number: usize, answered: Answered| answers.push((number, now(self.clock), answered));
+            self.client.call_all(&chosen, note).await;
+            for (number, at, answered) in answers {
+                let ended: Option<(u64, Reply)> = match answered {
+                    Answered::Reply(reply) => {
+                        calls.fetch_add(1, Ordering::SeqCst);
+                        Some((at, reply))
+                    }
+                    Answered::Never => continue,
+                    Answered::Open => None,
+                    Answered::Error(text) => {
+                        *self.history.errors.entry(text).or_default() += 1;
+                        None
+                    }
+                };
+                let (key, operation) = chosen[number].clone();
+                self.history.calls.entry(key).or_default().push(Call { client: self.number, operation, began, ended });
+            }
             tokio::time::sleep(plan.pause).await;
         }
         self.history
