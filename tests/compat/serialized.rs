@@ -139,7 +139,8 @@ async fn values_go_from_redis_to_the_store_and_back() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn restore_refuses_as_redis_does_and_changes_nothing() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
-    let (redis, store) = (RedisServer::start()?, Setup::new(root.path().join("data"), &[])?.start().await?);
+    let (redis, store) =
+        (RedisServer::start()?, Setup::new(root.path().join("data"), &[("enable-debug-command", "yes")])?.start().await?);
     redis.client().await?;
     let (mut theirs, mut ours) = (Connection::open(&redis.address()).await?, Connection::open(&store.address()).await?);
     theirs.ask(&["HSET", "h", "field", "value", "other", "1"]).await?;
@@ -171,6 +172,12 @@ async fn restore_refuses_as_redis_does_and_changes_nothing() -> anyhow::Result<(
         let (expected, found) = (theirs.ask_bytes(&words).await?, ours.ask_bytes(&words).await?);
         ensure!(expected == found, "{at}: redis {expected:?}, sluice {found:?}");
     }
+    // As tools read it.
+    ours.ask(&["SET", "small", "12"]).await?;
+    ensure!(ours.ask(&["OBJECT", "REFCOUNT", "small"]).await? == Answer::Integer(i64::from(i32::MAX)));
+    let Answer::Simple(line) = ours.ask(&["DEBUG", "OBJECT", "k"]).await? else { anyhow::bail!("DEBUG OBJECT answers a line") };
+    ensure!(line.contains(" refcount:1 encoding:listpack serializedlength:"), "{line}");
+    ensure!(matches!(ours.ask(&["DEBUG", "OBJECT", "none"]).await?, Answer::Error(text) if text == "ERR no such key"));
     // Every byte of a payload counts: changed, or with a sum of zero that says "unchecked", it is refused or means something whole.
     let before = ours.ask(&["HGETALL", "k"]).await?;
     for position in 0..payload.len() {

@@ -1,17 +1,17 @@
 //! DEBUG: what tests of clients and of Redis ask for and a store on RocksDB can give. Allowed by `enable-debug-command` alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use super::{CommandError, Later, LaterReply, Plane, Session, run::ok_later, scan::offload, subcommands};
 use crate::{
     config::DebugAllowed,
-    engine::SweepPace,
+    engine::{SweepPace, Writer},
     glob,
     node::Node,
     protocol::{ReplyWriter, Request, Version},
-    types::parse_integer,
+    types::{Keyspace, parse_integer},
 };
 
 /// Longest DEBUG SLEEP.
@@ -36,6 +36,7 @@ pub(super) fn debug(node: &Arc<Node>, session: &Session, request: &Request) -> R
     match request[1].to_ascii_lowercase().as_slice() {
         b"sleep" => sleep(&words[0]),
         b"reload" | b"loadaof" => Ok(Box::pin(async move { reload(&node).await })),
+        b"object" => Ok(Box::pin(object(node, session.database, words[0].clone()))),
         b"set-active-expire" => {
             let on = parse_integer(&words[0])? != 0;
             let pace = if on { node.live.current().sweep_pace() } else { SweepPace { keys_per_second: 0, bytes_per_second: 1 } };
@@ -81,6 +82,25 @@ fn sleep(word: &Bytes) -> Result<Later, CommandError> {
         tokio::time::sleep(time).await;
         Ok(ok_later())
     }))
+}
+
+/// What OBJECT and DUMP say of a key, in one line. Nothing lies at an address that would mean something, nothing is idle.
+async fn object(node: Arc<Node>, database: u8, key: Bytes) -> Result<LaterReply, CommandError> {
+    let line = offload(move || {
+        let _inside = node.engine.enter();
+        let writer = RefCell::new(Writer::new(node.engine.clone()));
+        let keys = Keyspace::new(&node.engine, &writer, database, node.engine.now_ms());
+        let payload = keys.dump(&key, node.settings.proto_max_bulk_len.0 as usize)?;
+        let (Some(encoding), Some(payload)) = (keys.encoding(&key)?, payload) else {
+            return Err(CommandError::new("ERR no such key"));
+        };
+        // Without the type before it and what closes a payload.
+        let length = payload.len().saturating_sub(11);
+        Ok(format!("Value at:0x0 refcount:1 encoding:{encoding} serializedlength:{length} lru:0 lru_seconds_idle:0"))
+    })
+    .await?;
+    let reply: LaterReply = Box::new(move |reply| reply.simple(&line));
+    Ok(reply)
 }
 
 /// Everything is written to the disk, and read from there from now on.

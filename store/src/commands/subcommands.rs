@@ -82,6 +82,7 @@ subcommands! {
         "help" 2 "" "Prints this help.";
         "loadaof" 2 "" "As RELOAD.";
         "log" 3 "text" "Writes a line into the log.";
+        "object" 3 "key" "What OBJECT and DUMP say of a key, in one line.";
         "panic" 2 "" "Fails inside, as a bug would: the command is answered with an error and nothing else suffers.";
         "protocol" 3 "string|integer|double|null|array|set|map|attrib|push|verbatim|true|false|bignum" "Answers a value of that type.";
         "reload" -2 "[option ...]" "Writes everything to the disk and empties the caches.";
