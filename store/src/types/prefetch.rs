@@ -7,7 +7,7 @@ use crate::engine::{Engine, EngineError, Home, Stored, Writer};
 /// Records of keys in the order in which a run of commands will ask for them. What a writer has gathered since is newer, and asked
 /// first; a commit makes all of it old.
 pub struct Prefetch<'e> {
-    keys: Vec<(Home, bytes::Bytes)>,
+    keys: Vec<(Home, bytes::Bytes, bool)>,
     found: Vec<Result<Option<Stored<'e>>, EngineError>>,
     next: Cell<usize>,
     commits: u64,
@@ -21,7 +21,6 @@ impl<'e> Prefetch<'e> {
     /// Keys that will be changed have been claimed by the writer.
     pub fn read(engine: &'e Engine, writer: &Writer, keys: Vec<(Home, bytes::Bytes, bool)>) -> Self {
         let found = engine.get_many(keys.iter().map(|(home, key, together)| (*home, key.as_ref(), *together)));
-        let keys = keys.into_iter().map(|(home, key, _)| (home, key)).collect();
         Self { keys, found, next: Cell::new(0), commits: writer.commits() }
     }
 
