@@ -73,23 +73,37 @@ impl Engine {
         let database = self.database();
         let snapshot = database.db().snapshot();
         let live: Vec<(Slot, Generation)> = slots.iter().map(|slot| (slot, self.live(slot))).collect();
+        let Some((last, generation)) = live.last() else { return Ok(()) };
+        let end = prefix_end(*last, *generation);
         for family in RawFamily::ALL {
-            for (slot, live) in &live {
-                if !self.contents().may_hold(*slot, marks_of(family)) {
-                    continue;
+            let held: Vec<_> = live.iter().filter(|(slot, _)| self.contents().may_hold(*slot, marks_of(family))).collect();
+            if held.is_empty() {
+                continue;
+            }
+            // One iterator for all of them, so that what is read ahead behind one slot is there for the next.
+            let mut options = ReadOptions::default();
+            options.set_snapshot(&snapshot);
+            options.set_iterate_upper_bound(end.to_vec());
+            options.fill_cache(false);
+            options.set_readahead_size(READ_AHEAD);
+            let mut iterator = database.db().raw_iterator_cf_opt(database.family(family.0), options);
+            for (slot, live) in held {
+                let (begin, end) = (prefix(*slot, *live), prefix_end(*slot, *live));
+                // It may stand there already, or behind all of this slot.
+                match iterator.key() {
+                    Some(key) if key >= &end[..] => continue,
+                    Some(key) if key >= &begin[..] => {}
+                    _ => iterator.seek(begin),
                 }
-                let mut options = ReadOptions::default();
-                options.set_snapshot(&snapshot);
-                options.set_iterate_upper_bound(prefix_end(*slot, *live).to_vec());
-                options.fill_cache(false);
-                options.set_readahead_size(READ_AHEAD);
-                let mut iterator = database.db().raw_iterator_cf_opt(database.family(family.0), options);
-                iterator.seek(prefix(*slot, *live));
-                while let Some((key, value)) = iterator.item() {
+                while let Some((key, value)) = iterator.item().filter(|(key, _)| *key < &end[..]) {
                     each(RawRecord { family, slot: *slot, key: &key[PREFIX_LEN..], value: Some(value) })?;
                     iterator.next();
                 }
-                iterator.status().map_err(EngineError::from)?;
+                // Nothing is behind it, or it could not be read: the next seek would forget which.
+                if !iterator.valid() {
+                    iterator.status().map_err(EngineError::from)?;
+                    break;
+                }
             }
         }
         Ok(())

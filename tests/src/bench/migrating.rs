@@ -245,7 +245,7 @@ impl Used {
 fn loopback() -> anyhow::Result<f64> {
     let port = free_port()?.to_string();
     let mut server = Command::new("iperf3");
-    server.args(["--server", "--one-off", "--bind", "127.0.0.1", "--port", &port]).stdout(std::process::Stdio::null());
+    server.args(["--server", "--bind", "127.0.0.1", "--port", &port]).stdout(std::process::Stdio::null());
     let mut server = server.spawn().with_context(|| cannot_start(&Command::new("iperf3")))?;
     let mut client = Command::new("iperf3");
     client.args(["--client", "127.0.0.1", "--port", &port, "--time", "3", "--json"]);
@@ -261,7 +261,8 @@ fn loopback() -> anyhow::Result<f64> {
     let _ = server.kill();
     let _ = server.wait();
     let report: serde_json::Value = serde_json::from_slice(&answer.stdout).context("reading iperf3's report")?;
-    let bits = report["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 reports no throughput")?;
+    let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
+    let bits = bits.with_context(|| format!("iperf3 reports no throughput: {}", String::from_utf8_lossy(&answer.stdout)))?;
     Ok(bits / 8e6)
 }
 
