@@ -143,7 +143,7 @@ settings! {
     script_memory_limit: Bytes = Bytes(64 << 20), "script-memory-limit", "Bytes of memory that scripts may use in each thread that serves clients.";
     script_write_limit: Bytes = Bytes(64 << 20), "script-write-limit", "Bytes that one script may write.";
     #[live] park_timeout_ms: u64 = 15_000, "park-timeout-ms", "Milliseconds a command waits for a slot that is being switched, before TRYAGAIN.";
-    migrate_unit_slots: u32 = 1024, "migrate-unit-slots", "Most slots switched together.";
+    migrate_unit_slots: u32 = 256, "migrate-unit-slots", "Most slots switched together.";
     migrate_unit_size: Bytes = Bytes(256 << 20), "migrate-unit-size", "Most bytes switched together, as compressed in files; a slot that holds more is switched alone.";
     #[live] migrate_units_at_once: u32 = 2, "migrate-units-at-once", "Units of one migration that are on their way at once.";
     #[live] migrate_rate: Bytes = Bytes(0), "migrate-rate", "Bytes a second that all migrations of this node send together; 0: as fast as it goes.";
