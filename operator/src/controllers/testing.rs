@@ -47,27 +47,6 @@ pub(crate) fn fresh(n: u8) -> NodeStatus {
 
 /// A migration job.
 pub(crate) fn job(number: u64, source: u8, target: u8, slots: &str, state: MigrationState) -> MigrationStatus {
-    let slots: SlotRanges = slots.parse().unwrap();
-    MigrationStatus {
-        job: JobId(number),
-        source: node_id(source),
-        target: node_id(target),
-        slots_total: u32::try_from(slots.len()).unwrap(),
-        slots,
-        state,
-        step: "SNAPSHOT".into(),
-        slots_done: 0,
-        keys_done: 0,
-        bytes_done: 0,
-        bytes_total: 0,
-        bytes_sent: 0,
-        bytes_resent: 0,
-        bytes_per_second: 0,
-        eta_ms: 0,
-        batches: 0,
-        batch_bytes: 0,
-        attempts: 1,
-        last_error: String::new(),
-        switch_pause_ms_max: 0,
-    }
+    let fresh = MigrationStatus::new(JobId(number), node_id(source), node_id(target), slots.parse().unwrap());
+    MigrationStatus { state, attempts: 1, ..fresh }
 }

@@ -237,28 +237,8 @@ impl Disk {
                     return "-ERR not all of these slots are mine\r\n".into();
                 }
                 let job = JobId(self.jobs.len() as u64 + 1);
-                self.jobs.push(MigrationStatus {
-                    job,
-                    source: self.id,
-                    target: word(3).parse().unwrap(),
-                    slots_total: u32::try_from(slots.len()).unwrap(),
-                    slots,
-                    state: MigrationState::Running,
-                    step: "SNAPSHOT".into(),
-                    slots_done: 0,
-                    keys_done: 0,
-                    bytes_done: 0,
-                    bytes_total: 0,
-                    bytes_sent: 0,
-                    bytes_resent: 0,
-                    bytes_per_second: 0,
-                    eta_ms: 0,
-                    batches: 0,
-                    batch_bytes: 0,
-                    attempts: 1,
-                    last_error: String::new(),
-                    switch_pause_ms_max: 3,
-                });
+                let fresh = MigrationStatus::new(job, self.id, word(3).parse().unwrap(), slots);
+                self.jobs.push(MigrationStatus { attempts: 1, switch_pause_ms_max: 3, ..fresh });
                 format!(":{job}\r\n")
             }
             "CLUSTERX CANCEL" => {

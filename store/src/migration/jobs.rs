@@ -26,28 +26,7 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn new(job: JobId, source: NodeId, target: NodeId, slots: SlotRanges) -> Self {
-        let status = MigrationStatus {
-            job,
-            source,
-            target,
-            slots_total: slots.len() as u32,
-            slots,
-            state: MigrationState::Running,
-            step: "waiting".into(),
-            slots_done: 0,
-            keys_done: 0,
-            bytes_done: 0,
-            bytes_total: 0,
-            bytes_sent: 0,
-            bytes_resent: 0,
-            bytes_per_second: 0,
-            eta_ms: 0,
-            batches: 0,
-            batch_bytes: 0,
-            attempts: 0,
-            last_error: String::new(),
-            switch_pause_ms_max: 0,
-        };
+        let status = MigrationStatus::new(job, source, target, slots);
         let (status, started) = (Mutex::new(status), Instant::now());
         Self { status, started, cancelled: AtomicBool::new(false), ended: watch::Sender::new(false) }
     }

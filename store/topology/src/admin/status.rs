@@ -130,6 +130,32 @@ pub struct MigrationStatus {
 }
 
 impl MigrationStatus {
+    /// That of a job that has done nothing yet.
+    pub fn new(job: JobId, source: NodeId, target: NodeId, slots: SlotRanges) -> Self {
+        Self {
+            job,
+            source,
+            target,
+            slots_total: slots.len() as u32,
+            slots,
+            state: MigrationState::Running,
+            step: "waiting".into(),
+            slots_done: 0,
+            keys_done: 0,
+            bytes_done: 0,
+            bytes_total: 0,
+            bytes_sent: 0,
+            bytes_resent: 0,
+            bytes_per_second: 0,
+            eta_ms: 0,
+            batches: 0,
+            batch_bytes: 0,
+            attempts: 0,
+            last_error: String::new(),
+            switch_pause_ms_max: 0,
+        }
+    }
+
     /// Works out pace and time to go, for a job that has run so long.
     pub fn in_time(&mut self, took: Duration) {
         let took_ms = took.as_millis().max(1);
