@@ -11,7 +11,7 @@ use kube::CustomResourceExt as _;
 
 pub use cluster::{
     Auth, DEFAULT_CLUSTER_DOMAIN, Durability, ImagePullPolicy, MonitoringSpec, OWNED_SETTINGS, Resources, RolloutSpec,
-    ScalingSpec, Scheduling, SecretKeyRef, SluiceCluster, SluiceClusterSpec, Storage, SyncPolicy, VolumeRetention,
+    ScalingSpec, Scheduling, SecretKeyRef, SluiceCluster, SluiceClusterSpec, Storage, SyncPolicy, VolumeRetention, setting_name,
 };
 pub use condition::{Condition, ConditionStatus, ConditionType, set_condition};
 pub use migration::{ClusterRef, MigrationPhase, MigrationTarget, SlotMigration, SlotMigrationSpec, SlotMigrationStatus};

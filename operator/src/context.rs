@@ -1,7 +1,7 @@
 //! What every reconcile is given.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -27,14 +27,23 @@ pub struct ClusterMemory {
     pub applied: HashMap<String, (u64, u64)>,
 }
 
+/// What stores are, as far as a SluiceCluster does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreDefaults {
+    /// Their image.
+    pub image: String,
+    /// Settings, by name.
+    pub settings: BTreeMap<String, String>,
+}
+
 /// What every reconcile is given.
 pub struct Context {
     /// The Kubernetes API.
     pub client: Client,
     /// The way to the nodes.
     pub network: Arc<dyn Network>,
-    /// Image of the store where a spec names none.
-    pub store_image: String,
+    /// What stores are where a spec does not say.
+    pub store: StoreDefaults,
     /// Whether this process may act.
     pub leadership: Leadership,
     /// Counters.
@@ -60,7 +69,7 @@ impl Context {
     pub fn new(
         client: Client,
         network: Arc<dyn Network>,
-        store_image: String,
+        store: StoreDefaults,
         leadership: Leadership,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -69,7 +78,7 @@ impl Context {
             recorder: Recorder::new(client.clone(), reporter),
             client,
             network,
-            store_image,
+            store,
             leadership,
             metrics,
             memory: Mutex::default(),

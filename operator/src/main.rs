@@ -1,13 +1,18 @@
 //! `sluice-operator`: runs clusters of Sluice on Kubernetes, and writes their CustomResourceDefinitions.
 
-use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use kube::Client;
 use sluice_operator::{
-    context::Context,
-    controllers::run::{self, Scope},
+    context::{Context, StoreDefaults},
+    controllers::{
+        cluster::check_settings,
+        run::{self, Scope},
+    },
     crds, http,
     leader_election::{Candidate, Election, Leadership, Timing},
     metrics::Metrics,
@@ -45,6 +50,9 @@ struct RunArguments {
     /// Image of the store where a SluiceCluster names none.
     #[arg(long, env = "SLUICE_STORE_IMAGE", default_value = concat!("sluice-store:", env!("CARGO_PKG_VERSION")))]
     store_image: String,
+    /// A setting of stores where a SluiceCluster does not have it in its config: `name=value`, once for each.
+    #[arg(long = "store-setting", value_name = "NAME=VALUE")]
+    store_settings: Vec<String>,
     /// Whether to act only while holding the lease.
     #[arg(long, env = "SLUICE_LEADER_ELECTION", default_value_t = true, action = clap::ArgAction::Set)]
     leader_election: bool,
@@ -87,6 +95,7 @@ async fn operate(arguments: RunArguments) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
+    let store = StoreDefaults { image: arguments.store_image, settings: store_settings(&arguments.store_settings)? };
     let client = Client::try_default().await.context("no way to a Kubernetes API: neither in a pod nor by KUBECONFIG")?;
     let metrics = Arc::new(Metrics::new());
     let (stop, stopped) = watch::channel(false);
@@ -117,7 +126,7 @@ async fn operate(arguments: RunArguments) -> anyhow::Result<()> {
         served = serving => return served.context("the probes ended")?.with_context(|| format!("listening on {}", arguments.listen)),
     }
     metrics.set_leading(true);
-    let context = Arc::new(Context::new(client, Arc::new(PodNetwork), arguments.store_image, leadership, Arc::clone(&metrics)));
+    let context = Arc::new(Context::new(client, Arc::new(PodNetwork), store, leadership, Arc::clone(&metrics)));
     let namespaces =
         arguments.namespaces.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
     let scope = Scope { namespaces, concurrency: arguments.concurrency };
@@ -134,6 +143,17 @@ async fn operate(arguments: RunArguments) -> anyhow::Result<()> {
         let _ = tokio::time::timeout(Duration::from_secs(5), election).await;
     }
     result
+}
+
+/// Settings that stores have by default.
+fn store_settings(pairs: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let pair = |pair: &String| {
+        let (name, value) = pair.split_once('=').with_context(|| format!("--store-setting {pair}: it has to be name=value"))?;
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    let settings = pairs.iter().map(pair).collect::<anyhow::Result<_>>()?;
+    check_settings("--store-setting", &settings).map_err(anyhow::Error::msg)?;
+    Ok(settings)
 }
 
 /// Differs from every other process, also from an earlier one of the same pod.

@@ -63,7 +63,7 @@ pub use context::Context;
 pub use error::CommandError;
 pub use execute::{begin_later, note_later_time, run_piece};
 pub use large::{LargeReply, PIECE_LEN, Torn};
-pub use run::{Later, LaterReply, Step, check_length, claim, prefetch, pushes, run};
+pub use run::{Later, LaterReply, Step, check_length, claim, described, prefetch, pushes, run};
 pub use scripting::{libraries::open as open_libraries, memory_held as script_memory};
 pub use serving::{Serving, serve};
 pub use session::{Plane, Replies, Session, Waited};

@@ -14,6 +14,7 @@ use crate::{
     config::{plan_memory, process_memory},
     memory::{allocated, is_active},
     node::Node,
+    traces::{Traces, traces},
 };
 
 /// All metrics in Prometheus' text format.
@@ -132,7 +133,8 @@ impl Collector for NodeCollector {
         memory(node, &mut sheet)?;
         tables(node, &mut sheet)?;
         space(node, &mut sheet)?;
-        cluster(node, &mut sheet)
+        cluster(node, &mut sheet)?;
+        traces_sent(&mut sheet)
     }
 }
 
@@ -166,6 +168,18 @@ fn server(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
     sheet.counter("error_replies", "Commands answered with an error", stats.errors.load(Relaxed))?;
     sheet.counter("large_replies", "Replies that were sent in pieces", stats.large_replies.load(Relaxed))?;
     sheet.counter("parked_commands", "Commands that waited for a slot's switch", stats.parked.load(Relaxed))
+}
+
+fn traces_sent(sheet: &mut Sheet<'_>) -> fmt::Result {
+    let Some(counts) = traces().map(Traces::counts) else { return Ok(()) };
+    let outcomes = [("sent", counts.sent), ("dropped", counts.dropped), ("failed", counts.failed)];
+    sheet.counters(
+        "trace_spans",
+        "Spans of traces: sent, dropped because too many waited, or failed because the collector did not take them",
+        "outcome",
+        outcomes.into_iter(),
+    )?;
+    sheet.gauge("trace_spans_waiting", "Spans that wait to be sent", counts.waiting)
 }
 
 fn durability(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {

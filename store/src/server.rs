@@ -8,6 +8,7 @@ mod listen;
 mod pieces;
 mod process;
 mod profiles;
+mod traced;
 mod turns;
 mod waiting;
 

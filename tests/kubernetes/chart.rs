@@ -44,6 +44,25 @@ fn chart_refuses_values_it_does_not_know() {
 }
 
 #[test]
+fn chart_has_stores_traced_only_where_a_collector_is_named() {
+    let text = template(&[]).unwrap();
+    assert!(!text.contains("--store-setting"), "{text}");
+    let text =
+        template(&["monitoring.traces.endpoint=http://collector:4318", "monitoring.traces.samplePerMillion=1000000"]).unwrap();
+    for argument in ["otlp-endpoint=http://collector:4318", "otlp-sample-per-million=1000000"] {
+        assert!(text.contains(&format!("- --store-setting={argument}\n")), "{argument}: {text}");
+    }
+    for (setting, word) in [
+        ("monitoring.traces.endpoint=https://collector:4318", "endpoint"),
+        ("monitoring.traces.endpoint=collector:4318", "endpoint"),
+        ("monitoring.traces.samplePerMillion=1000001", "samplePerMillion"),
+    ] {
+        let error = template(&[setting]).unwrap_err().to_string();
+        assert!(error.contains(word), "{setting}: {error}");
+    }
+}
+
+#[test]
 fn chart_grants_no_wildcard_and_no_way_into_pods() {
     let text = template(&[]).unwrap();
     let rules: Vec<&str> = text

@@ -6,3 +6,4 @@ mod dashboards;
 mod limits;
 mod looking;
 mod profiles;
+mod traces;

@@ -6,6 +6,7 @@ pub mod bench;
 pub mod history;
 pub mod kubernetes;
 pub mod load;
+pub mod otlp;
 pub mod proxy;
 pub mod resp;
 pub mod store;

@@ -34,6 +34,11 @@ pub const OWNED_SETTINGS: [&str; 11] = [
     "sync",
 ];
 
+/// A setting's name, however it was written.
+pub fn setting_name(key: &str) -> String {
+    key.to_ascii_lowercase().replace('_', "-")
+}
+
 /// A cluster of Sluice: so many shards, each one pod with a volume of its own.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(

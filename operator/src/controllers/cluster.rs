@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 pub use observe::{Observation, address, ask, observe, pod_facts};
 pub(crate) use status::now;
+pub use validate::check_settings;
 
 use self::{
     facts::Facts,
@@ -154,8 +155,7 @@ async fn steps(
     let spec = facts.cluster.spec.clone();
     let shards =
         apply::claim_templates(facts, scaling.stateful_sets.iter().copied().filter(|shard| !scaling.remove.contains(shard)));
-    let inputs =
-        build::Inputs { names: &names, spec: &spec, owner: owner.clone(), default_image: &ctx.store_image, shards: &shards };
+    let inputs = build::Inputs { names: &names, spec: &spec, owner: owner.clone(), defaults: &ctx.store, shards: &shards };
     let objects = build::build(&inputs);
     let password = apply::admin_password(ctx, facts, &inputs, live.admin_password).await?;
     apply::apply(ctx, uid, &objects, live.stateful_sets).await?;

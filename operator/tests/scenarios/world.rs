@@ -11,7 +11,7 @@ use kube::core::DeserializeGuard;
 use serde_json::{Value, json};
 use sluice_operator::{
     api::{SlotMigration, SluiceCluster},
-    context::Context,
+    context::{Context, StoreDefaults},
     controllers::{cluster, slot_migration},
     error::Error,
     leader_election::Leadership,
@@ -241,7 +241,7 @@ fn operator(api: &FakeApi, nodes: &FakeNodes, unresolved: &Arc<Mutex<Vec<String>
     Arc::new(Context::new(
         api.client(),
         Arc::new(network),
-        "store:1".into(),
+        StoreDefaults { image: "store:1".into(), ..StoreDefaults::default() },
         Leadership::unconditional(),
         Arc::new(Metrics::new()),
     ))

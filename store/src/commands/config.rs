@@ -9,6 +9,7 @@ use crate::{
     config::{SetError, Settings, specs, unquote},
     node::Node,
     protocol::Request,
+    traces::traces,
 };
 
 impl From<SetError> for CommandError {
@@ -92,5 +93,8 @@ fn apply(node: &Node, next: &Settings) -> Result<(), String> {
     node.engine.set_disk_free_min(next.disk_free_min.0);
     node.engine.set_checkpoints_kept(next.checkpoints_kept as usize);
     node.migrations.set_pace(next.migrate_rate.0, next.migrate_units_at_once as usize);
+    if let Some(traces) = traces() {
+        traces.commands().set_per_million(next.otlp_sample);
+    }
     Ok(())
 }

@@ -69,6 +69,14 @@ pub(super) fn keys<'q>(spec: &CommandSpec, request: &'q [Bytes]) -> impl Iterato
     spec.keys.of(request).filter_map(|position| request.get(position))
 }
 
+/// The name of a request's command by the table, and its slot, for whoever tells of it without its words.
+pub fn described(request: &[Bytes]) -> (&'static str, Option<Slot>) {
+    match request.first().and_then(|name| table::find(name)) {
+        Some(spec) => (spec.name, keys(spec, request).next().map(|key| Slot::of_key(key))),
+        None => ("unknown", None),
+    }
+}
+
 /// Claims the keys that a request changes, waiting for them: what [`Step::Busy`] asks for.
 pub fn claim(session: &Session, writer: &mut Writer, request: &Request) {
     let spec = request.first().and_then(|name| table::find(name));

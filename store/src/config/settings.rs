@@ -1,6 +1,6 @@
 //! The table of settings. Names are Redis' where Redis has the thing, Kvrocks' where Kvrocks has it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::{
     conflicts, plan_memory,
@@ -10,6 +10,7 @@ use crate::{
     clients::Notify,
     engine::{Compression, SweepPace, SyncPolicy},
     memory::{DumpLimits, MemoryLimits, Watermarks},
+    traces::{TraceOptions, check_endpoint},
 };
 
 /// One setting: how it is named, read and written.
@@ -157,6 +158,12 @@ settings! {
     migrate_switch_timeout_ms: u64 = 8000, "migrate-switch-timeout-ms", "Milliseconds writes of a unit may wait before its switch is undone and tried again.";
     migrate_attempts_max: u32 = 30, "migrate-attempts-max", "Attempts of a unit before its job fails.";
     migrate_backoff_ms_max: u64 = 5000, "migrate-backoff-ms-max", "Longest pause between attempts, in milliseconds.";
+    otlp_endpoint: String = String::new(), "otlp-endpoint", "Where OpenTelemetry traces are sent, by OTLP over HTTP: a collector's address without its path, such as http://collector:4318; empty: there are no traces.";
+    #[live] otlp_sample: u32 = 1000, "otlp-sample-per-million", "Of a million commands, how many get a span; what is rare (flush rounds, migrations, starts) always does.";
+    otlp_service: String = "sluice-store".into(), "otlp-service-name", "What traces call the service.";
+    otlp_headers_file: String = String::new(), "otlp-headers-file", "File of `name: value` lines sent to otlp-endpoint as headers, such as a token; empty: none.";
+    otlp_queue: u32 = 2048, "otlp-queue-size", "Most spans that wait to be sent; further ones are dropped and counted.";
+    otlp_timeout_ms: u64 = 5000, "otlp-timeout-ms", "Milliseconds for otlp-endpoint to take a batch of spans, before it is dropped.";
     #[live] loglevel: String = "info".into(), "loglevel", "error, warn, info, debug or trace.";
     log_format: String = "text".into(), "log-format", "text, or json.";
 }
@@ -183,6 +190,20 @@ impl Settings {
         }
     }
 
+    /// What a node makes traces with, if it does.
+    pub fn trace_options(&self, node: String) -> Option<TraceOptions> {
+        let path = |text: &String| (!text.is_empty()).then(|| PathBuf::from(text));
+        (!self.otlp_endpoint.is_empty()).then(|| TraceOptions {
+            endpoint: self.otlp_endpoint.clone(),
+            headers: path(&self.otlp_headers_file),
+            service: self.otlp_service.clone(),
+            instance: node,
+            commands_per_million: self.otlp_sample,
+            queue: self.otlp_queue as usize,
+            timeout: Duration::from_millis(self.otlp_timeout_ms),
+        })
+    }
+
     /// What heap profiles may take.
     pub fn dump_limits(&self) -> DumpLimits {
         DumpLimits { size_max: self.profile_size_max.0, kept: self.profiles_kept as usize, free_min: self.disk_free_min.0 }
@@ -199,6 +220,7 @@ impl Settings {
         if !["text", "json"].contains(&self.log_format.as_str()) {
             return Err(format!("log-format is `{}`: it has to be text or json", self.log_format));
         }
+        check_endpoint(&self.otlp_endpoint)?;
         let positive = [
             ("maxclients", u64::from(self.maxclients)),
             ("expire-sweep-bytes-per-second", self.expire_sweep_bytes.0),
@@ -219,6 +241,8 @@ impl Settings {
             ("lua-time-limit", self.lua_time_limit),
             ("script-memory-limit", self.script_memory_limit.0),
             ("script-write-limit", self.script_write_limit.0),
+            ("otlp-queue-size", u64::from(self.otlp_queue)),
+            ("otlp-timeout-ms", self.otlp_timeout_ms),
             ("profile-size-max", self.profile_size_max.0),
             ("profiles-kept", u64::from(self.profiles_kept)),
             ("checkpoints-kept", u64::from(self.checkpoints_kept)),
@@ -241,6 +265,12 @@ impl Settings {
         }
         if !(1..=crate::engine::DATABASES_MAX as u32).contains(&self.databases) {
             return Err(format!("databases is {}: it has to be 1 to {}", self.databases, crate::engine::DATABASES_MAX));
+        }
+        if self.otlp_queue > 1 << 20 {
+            return Err("otlp-queue-size is over 1048576: each span that waits takes about a kilobyte".into());
+        }
+        if self.otlp_sample > 1_000_000 {
+            return Err("otlp-sample-per-million is over 1000000: that is every command".into());
         }
         if self.profile_watermark > 100 {
             return Err("profile-watermark-percent is over 100: it is a part of maxmemory".into());

@@ -26,6 +26,7 @@ use super::{
     sealed::{Opened, Seal},
     worker::Worker,
 };
+use crate::traces::{self, Steps};
 
 /// How long a round waits for a write stall to clear before it flushes with the stall allowed.
 const STALL_WAIT: Duration = Duration::from_secs(2);
@@ -187,7 +188,10 @@ impl Shared {
                 (round, std::mem::take(&mut state.pending))
             };
             self.waiters.store(callers.len() as u64, Ordering::Relaxed);
-            let outcome = self.flush(round, callers.len() as u64);
+            let mut steps = Steps::of(traces::span("flush round"));
+            let outcome = self.flush(round, callers.len() as u64, &mut steps);
+            steps.judge(&outcome);
+            drop(steps);
             self.waiters.store(0, Ordering::Relaxed);
             {
                 let mut state = self.lock();
@@ -205,16 +209,22 @@ impl Shared {
         }
     }
 
-    fn flush(&self, round: u64, waiters: u64) -> Outcome {
+    fn flush(&self, round: u64, waiters: u64, steps: &mut Steps) -> Outcome {
         let started = Instant::now();
         let failed = |error: EngineError| {
             tracing::error!(round, %error, "flush round failed");
             FlushError::Failed { round, why: error.to_string() }
         };
         let bytes = self.database.memtable_bytes();
+        for (name, number) in [("sluice.flush.round", round), ("sluice.flush.waiters", waiters), ("sluice.flush.bytes", bytes)] {
+            steps.whole().count(name, number);
+        }
+        steps.next("marker");
         self.write_marker(round).map_err(failed)?;
         let sequence = self.database.db().latest_sequence_number();
+        steps.next("wait for a stall");
         self.await_no_stall(started);
+        steps.next("flush");
         self.database.flush_all(true).map_err(failed)?;
         let duration_ms = started.elapsed().as_millis() as u64;
         tracing::info!(round, sequence, bytes, duration_ms, waiters, "flush round completed");

@@ -18,7 +18,7 @@ use super::{
     heap,
     ladder::{Pressure, Watermarks},
 };
-use crate::{clients::Clients, engine::Engine};
+use crate::{clients::Clients, engine::Engine, traces};
 
 /// Between two looks: far below the limit, on the way, and under pressure. What is allocated in between has to fit beneath the limit.
 const LOOK_FAR: Duration = Duration::from_millis(100);
@@ -322,16 +322,19 @@ impl Watch {
             self.past_mark.store(false, Ordering::Relaxed);
         } else if used_wide >= mark && !self.past_mark.swap(true, Ordering::Relaxed) {
             let (directory, written, profiles) = (self.profiles.clone(), self.profiles_written.clone(), limits.profiles);
-            let write = move || match fs::create_dir_all(&directory)
-                .map_err(Into::into)
-                .and_then(|()| heap::dump(&directory, &profiles))
-            {
-                Ok(path) => {
-                    written.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(used, path = %path.display(), "memory is past profile-watermark-percent: who holds it is in this profile");
-                }
-                Err(error) => {
-                    tracing::warn!(used, %error, "memory is past profile-watermark-percent, and no profile was written");
+            let write = move || {
+                let mut span = traces::span("watermark dump");
+                span.count("sluice.memory.used", used);
+                let outcome = fs::create_dir_all(&directory).map_err(Into::into).and_then(|()| heap::dump(&directory, &profiles));
+                span.judge(&outcome);
+                match outcome {
+                    Ok(path) => {
+                        written.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(used, path = %path.display(), "memory is past profile-watermark-percent: who holds it is in this profile");
+                    }
+                    Err(error) => {
+                        tracing::warn!(used, %error, "memory is past profile-watermark-percent, and no profile was written");
+                    }
                 }
             };
             if let Err(error) = std::thread::Builder::new().name("heap-profile".into()).spawn(write) {

@@ -21,7 +21,10 @@ use super::{
     run::BACKOFF_FIRST,
     wire::{Cutter, FrameKind, Piece},
 };
-use crate::engine::{ChangedKey, RawRecord, Subscription, SystemBatch};
+use crate::{
+    engine::{ChangedKey, RawRecord, Subscription, SystemBatch},
+    traces::{self, Steps},
+};
 
 /// Pieces read ahead of the link.
 const PIECES_AHEAD: usize = 2;
@@ -76,11 +79,24 @@ impl Migrations {
             Ok(attempt)
         })
         .await?;
+        let mut steps = Steps::of(traces::span("migration unit"));
+        for (name, number) in [("sluice.migration.attempt", attempt), ("sluice.migration.slots", slots.len() as u64)] {
+            steps.whole().count(name, number);
+        }
+        for (name, word) in
+            [("sluice.migration.job", status.job.to_string()), ("sluice.migration.target", status.target.to_string())]
+        {
+            steps.whole().set(name, word);
+        }
         // Until the unit is the target's, or this node's alone again.
         let _moving = Moving::begin(self.cluster.clone(), slots.clone());
-        match self.transfer(job, attempt, &unit, bytes).await {
+        let outcome = self.transfer(job, attempt, &unit, bytes, &mut steps).await;
+        steps.judge(&outcome);
+        match outcome {
             Ok((keys, parked)) => {
                 job.step("committed");
+                steps.next("committed");
+                steps.whole().count("sluice.migration.keys", keys);
                 self.finish(attempt, &unit).await;
                 Ok(Moved { keys, pause: parked.elapsed() })
             }
@@ -98,12 +114,14 @@ impl Migrations {
         attempt: u64,
         unit: &SourceUnit,
         bytes: u64,
+        steps: &mut Steps,
     ) -> Result<(u64, Instant), MigrationError> {
         let node = self
             .cluster
             .node(unit.target)
             .ok_or_else(|| MigrationError::Refused(format!("node {} has left the topology", unit.target)))?;
         job.step("staging");
+        steps.next("staging");
         let begin = self.begin_request(attempt, unit, bytes)?;
         let link = Link::open(self.clone(), job.clone(), node, attempt, &begin).await?;
         let (this, slots) = (self.clone(), unit.ranges());
@@ -112,12 +130,15 @@ impl Migrations {
         let brake = Brake::new(self.cluster.clone(), slots.clone());
         let mut transfer = Transfer { migrations: self, job, slots, link, changes: Arc::new(changes), brake, keys: 0 };
         job.step("snapshot");
+        steps.next("snapshot");
         transfer.snapshot().await?;
         let mut switches = 0;
         let parked = loop {
             job.step("catching up");
+            steps.next("catching up");
             transfer.catch_up().await?;
             job.step("switching");
+            steps.next("switching");
             let parked = Instant::now();
             match transfer.last_round().await {
                 Ok(()) => break parked,
@@ -131,7 +152,9 @@ impl Migrations {
                 Err(error) => return Err(error),
             }
         };
+        steps.next("preparing");
         transfer.prepare(attempt, parked).await?;
+        steps.next("deciding");
         let (this, decided) = (self.clone(), unit.clone());
         blocking(move || {
             // Reads too: from the decision on this node must not show what the target may already have changed.

@@ -14,7 +14,10 @@ use std::{
 use bytes::BytesMut;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
-use super::turns::{Turn, Turns};
+use super::{
+    traced::Traced,
+    turns::{Turn, Turns},
+};
 use crate::{
     blocked::{Registered, TurnEnd},
     clients,
@@ -25,6 +28,7 @@ use crate::{
     engine::SyncPolicy,
     node::Node,
     protocol::{ProtocolError, ReplyWriter, Request, RequestLimits, RequestReader, Version},
+    traces,
 };
 
 /// Replies are sent when this much has gathered, or nothing is left to execute.
@@ -58,6 +62,8 @@ pub(super) struct Connection {
     /// Where in `out` the replies of this turn begin, and whether each has to be taken back when the turn is not committed.
     pub(super) replies: Vec<(usize, bool)>,
     limits: RequestLimits,
+    /// Which of its commands get spans.
+    pub(super) traced: Traced,
 }
 
 /// Why a connection ends.
@@ -108,6 +114,7 @@ impl Connection {
         registered.client().active_ms.set(node.engine.now_ms());
         let session = Session::new(registered.client().clone(), plane, plane.password(settings).is_empty());
         Self {
+            traced: Traced::new(session.id()),
             stream,
             registered,
             node,
@@ -199,6 +206,7 @@ impl Connection {
             }
             let stopped = self.execute(None);
             self.finish(stopped).await?;
+            self.traced.ended();
         }
         self.take_mail();
         self.send().await
@@ -280,8 +288,15 @@ impl Connection {
         let ahead = if at_once { &mut [] } else { self.run.make_contiguous() };
         let prefetch = prefetch(&node, &mut writer.borrow_mut(), self.session.database, ahead);
         let mut clock = node.clients.slow.measures().then(Instant::now);
+        let traces = traces::commands().filter(|_| self.session.plane == Plane::Data);
         let (mut next, now_ms, out_len_max) = (first, node.engine.now_ms(), node.live.reply_len_max());
-        while let Some(request) = next.take().or_else(|| self.run.pop_front()) {
+        loop {
+            let again = next.take();
+            let fresh = again.is_none();
+            let Some(request) = again.or_else(|| self.run.pop_front()) else { break };
+            if let Some(commands) = traces.filter(|_| fresh) {
+                self.traced.begin(commands, &self.session, &request);
+            }
             let (mark, gathered) = (self.out.len(), writer.borrow().gathered());
             let mut reply = ReplyWriter::new(&mut self.out, self.session.version, out_len_max);
             let mut context = Context {
@@ -309,7 +324,12 @@ impl Connection {
                     // What it published may come to itself, behind this reply.
                     let hears_itself = self.session.subscribed && !turn.outbox.borrow().is_empty();
                     let writer = writer.borrow();
-                    self.replies.push((mark, writer.gathered() != gathered || writer.take_observed()));
+                    let changed = writer.gathered() != gathered || writer.take_observed();
+                    self.replies.push((mark, changed));
+                    if traces.is_some() {
+                        self.traced.replied(&self.session, &self.out[mark..]);
+                        self.traced.answered(changed);
+                    }
                     if hears_itself
                         || self.out.len() >= SEND_AT
                         || writer.gathered_bytes() >= TURN_BYTES_MAX
@@ -361,10 +381,12 @@ impl Connection {
                     return self.answer_in_pieces(*reply, &request).await;
                 }
                 Stopped::Blocked(registered) => {
+                    self.traced.waits_for("keys");
                     self.send().await?;
                     (stopped, end) = self.wait_for_keys(*registered).await?;
                 }
                 Stopped::Paused(request) => {
+                    self.traced.waits_for("pause");
                     self.send().await?;
                     self.node.clients.pause.wait().await;
                     (stopped, end) = self.execute(Some(request));
@@ -374,6 +396,7 @@ impl Connection {
                     return self.execute_apart().await;
                 }
                 Stopped::Wait(request) => {
+                    self.traced.waits_for("slot");
                     self.send().await?;
                     (stopped, end) = self.wait_and_execute(request).await?;
                 }
@@ -395,12 +418,14 @@ impl Connection {
             }
         }
         self.replies.clear();
+        self.traced.settled();
         Ok(())
     }
 
     /// Puts an error in the place of every reply of this turn that rests on its changes.
     fn take_back(&mut self, text: &str) {
         let Some((first, _)) = self.replies.first() else { return };
+        self.traced.taken_back(text);
         let old = self.out.split_off(*first);
         let ends = self.replies.iter().skip(1).map(|(start, _)| *start).chain([*first + old.len()]);
         let parts: Vec<(bool, std::ops::Range<usize>)> =
@@ -413,32 +438,6 @@ impl Connection {
                 self.reply().error(text);
             } else {
                 self.out.extend_from_slice(&old[part]);
-            }
-        }
-    }
-
-    /// The request's slot is being switched: it waits its bounded time, and is executed again at every change.
-    async fn wait_and_execute(&mut self, request: Request) -> Result<(Stopped, Arc<TurnEnd>), End> {
-        self.node.stats.parked.fetch_add(1, Ordering::Relaxed);
-        let limit = Duration::from_millis(self.node.live.park_timeout_ms());
-        let deadline = tokio::time::Instant::now() + limit;
-        let mut changes = self.node.cluster.changes();
-        let mut waiting = request;
-        loop {
-            // Seen before the try: a change after it is not missed.
-            changes.borrow_and_update();
-            // A run behind it waits with it: replies keep the order of their requests.
-            match self.execute(Some(waiting)) {
-                (Stopped::Wait(request), end) if self.replies.is_empty() => {
-                    end.committed().await.ok();
-                    waiting = request;
-                }
-                other => return Ok(other),
-            }
-            if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
-                let text = format!("TRYAGAIN the slot is being moved and was not free within {} ms", limit.as_millis());
-                self.reply().error(&text);
-                return Ok((Stopped::Turn, TurnEnd::of_nothing()));
             }
         }
     }
@@ -466,6 +465,7 @@ impl Connection {
         if self.session.replies.leaves_out() {
             self.out.truncate(mark);
         }
+        self.traced.replied(&self.session, &self.out[mark..]);
         Ok(())
     }
 

@@ -55,6 +55,7 @@ impl Connection {
         while let Some(piece) = pieces.recv().await {
             self.session.client.buffers[2].set(((1 + pieces.len()) * PIECE_LEN) as u64);
             self.deliver(&piece, limit).await?;
+            self.traced.replied(&self.session, &piece);
         }
         self.session.client.buffers[2].set(0);
         let client = &self.session.client;

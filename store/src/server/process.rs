@@ -3,7 +3,7 @@
 use std::{
     sync::{Arc, OnceLock},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
@@ -22,10 +22,14 @@ use crate::{
     config::{Settings, WalRecovery, plan_memory},
     engine::{Engine, EngineOptions, Tuning},
     node::Node,
+    traces::{self, Span, traces},
 };
 
 /// Threads of the admin plane.
 const ADMIN_THREADS: usize = 2;
+
+/// About what a span takes while it waits to be sent.
+const SPAN_BYTES: usize = 1024;
 
 /// For tasks that block to end, once everything is flushed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,6 +68,7 @@ fn runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
 
 async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThreads>>) -> anyhow::Result<()> {
     let mut ends = Ends::new()?;
+    let begun = SystemTime::now();
     if !settings.rename_command.0.is_empty() {
         rename(&settings.rename_command.0).map_err(anyhow::Error::msg)?;
     }
@@ -84,6 +89,7 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
         // Nothing was written yet that a kill could harm, and the recovery of a log cannot be cut short.
         () = ends.next() => std::process::exit(0),
     };
+    let opened = SystemTime::now();
     let start = engine.start();
     let node = Arc::new(Node::new(settings, engine.clone())?);
     commands::open_libraries(&node)?;
@@ -92,7 +98,10 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
         node = %node.cluster.me(), instance = %engine.instance(), created = start.created, recovered_round = start.recovered_round,
         clean_shutdown = start.clean_shutdown, "storage is open"
     );
+    let span = trace_start(&node, begun, opened)?;
+    let joining = span.child("join");
     node.join().await?;
+    drop(joining);
     tokio::spawn(node.clone().drop_unserved_shards());
     let scripts = node.settings.script_memory_limit.0 * data_threads(&node.settings) as u64;
     node.memory.register("scripts", scripts, commands::script_memory);
@@ -101,7 +110,7 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
     for listener in listeners {
         accept.spawn(threads.clone().accept(listener));
     }
-    drop(threads);
+    drop((threads, span));
     tracing::info!(
         port = node.settings.port,
         admin_port = node.settings.admin_port,
@@ -116,6 +125,7 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
     }
     tracing::info!("shutting down: taking no more writes, flushing");
     node.stop();
+    let ending = traces::span("shutdown");
     let mut closing = tokio::task::spawn_blocking(move || {
         node.memory.stop();
         node.sweep.stop();
@@ -125,12 +135,31 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
         tokio::select! {
             closed = &mut closing => {
                 closed??;
+                drop(ending);
+                if let Some(traces) = traces() {
+                    tokio::task::spawn_blocking(|| traces.stop()).await?;
+                }
                 tracing::info!("everything is flushed; bye");
                 return Ok(());
             }
             () = ends.next() => tracing::warn!("already shutting down; kill -9 would be safe with wal yes, and lose what is not flushed with wal no"),
         }
     }
+}
+
+/// Begins to make traces, if any are wanted: the first is of the start itself. It has their owner's name only now.
+fn trace_start(node: &Node, begun: SystemTime, opened: SystemTime) -> anyhow::Result<Span> {
+    let Some(options) = node.settings.trace_options(node.cluster.me().to_string()) else { return Ok(Span::none()) };
+    let limit = (options.queue * SPAN_BYTES) as u64;
+    traces::start(options)?;
+    let Some(traces) = traces() else { return Ok(Span::none()) };
+    node.memory.register("traces", limit, || traces.counts().waiting * SPAN_BYTES as u64);
+    let (mut span, start) = (traces.span_since("start", begun), node.engine.start());
+    span.child_between("open storage", begun, opened);
+    span.set("sluice.created", start.created);
+    span.set("sluice.clean_shutdown", start.clean_shutdown);
+    span.count("sluice.recovered_round", start.recovered_round);
+    Ok(span)
 }
 
 fn engine_options(settings: &Settings) -> EngineOptions {

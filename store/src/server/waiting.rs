@@ -1,6 +1,12 @@
-//! A connection whose command waits for keys: until it is served, its time is over, its client goes, or the node or the slot does.
+//! A connection whose command waits: for keys, until it is served, its time is over, its client goes, or the node or the slot does; or for a
+//! slot that is being switched.
 
-use std::{future::poll_fn, sync::Arc, task::Poll};
+use std::{
+    future::poll_fn,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
 
 use sluice_topology::Slot;
 use tokio::io::AsyncReadExt as _;
@@ -12,6 +18,7 @@ use crate::{
     cluster::Route,
     commands::{Serving, Waited, serve},
     engine::EngineError,
+    protocol::Request,
 };
 
 /// What a client may send ahead while it waits, before it is read no further: that it has gone is noticed behind that only later.
@@ -51,6 +58,7 @@ impl Connection {
                 self.out.extend_from_slice(&reply);
                 self.leave_out_from(mark);
                 self.replies.push((mark, changed));
+                self.traced.replied(&self.session, &self.out[mark..]);
                 return Ok((Stopped::Turn, end));
             }
             Answer::Served(Woken::Closing) => self.refuse(&EngineError::Closed.reply()),
@@ -63,10 +71,37 @@ impl Connection {
         Ok((Stopped::Turn, TurnEnd::of_nothing()))
     }
 
+    /// The request's slot is being switched: it waits its bounded time, and is executed again at every change.
+    pub(super) async fn wait_and_execute(&mut self, request: Request) -> Result<(Stopped, Arc<TurnEnd>), End> {
+        self.node.stats.parked.fetch_add(1, Ordering::Relaxed);
+        let limit = Duration::from_millis(self.node.live.park_timeout_ms());
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut changes = self.node.cluster.changes();
+        let mut waiting = request;
+        loop {
+            // Seen before the try: a change after it is not missed.
+            changes.borrow_and_update();
+            // A run behind it waits with it: replies keep the order of their requests.
+            match self.execute(Some(waiting)) {
+                (Stopped::Wait(request), end) if self.replies.is_empty() => {
+                    end.committed().await.ok();
+                    waiting = request;
+                }
+                other => return Ok(other),
+            }
+            if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
+                let text = format!("TRYAGAIN the slot is being moved and was not free within {} ms", limit.as_millis());
+                self.reply().error(&text);
+                return Ok((Stopped::Turn, TurnEnd::of_nothing()));
+            }
+        }
+    }
+
     fn refuse(&mut self, text: &str) {
         let mark = self.out.len();
         self.reply().error(text);
         self.leave_out_from(mark);
+        self.traced.replied(&self.session, &self.out[mark..]);
     }
 
     /// CLIENT REPLY may ask for no reply.

@@ -15,7 +15,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
-use crate::{api::SluiceClusterSpec, names::Names};
+use crate::{api::SluiceClusterSpec, context::StoreDefaults, names::Names};
 
 pub use config::{CONFIG_FILE, render};
 pub use stateful_set::{ADMIN_PASSWORD_KEY, grace_period_seconds, template_hash};
@@ -38,8 +38,8 @@ pub struct Inputs<'a> {
     pub spec: &'a SluiceClusterSpec,
     /// The cluster, as owner of everything.
     pub owner: OwnerReference,
-    /// Image of the store where the spec names none.
-    pub default_image: &'a str,
+    /// What stores are where the spec does not say.
+    pub defaults: &'a StoreDefaults,
     /// The shards that shall have a StatefulSet, and their claim templates.
     pub shards: &'a BTreeMap<u32, ClaimTemplate>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{OWNED_SETTINGS, SluiceClusterSpec, parse_quantity};
+use crate::api::{OWNED_SETTINGS, SluiceClusterSpec, parse_quantity, setting_name};
 use crate::controllers::cluster::facts::Facts;
 
 /// Longest value of a setting.
@@ -32,7 +32,7 @@ pub(super) fn validate(facts: &Facts) -> Result<(), String> {
         ));
     }
     quantities(spec)?;
-    settings(&spec.config)
+    check_settings("spec.config", &spec.config)
 }
 
 fn quantities(spec: &SluiceClusterSpec) -> Result<(), String> {
@@ -46,22 +46,21 @@ fn quantities(spec: &SluiceClusterSpec) -> Result<(), String> {
 }
 
 /// Settings go into a file of `name value` lines: nothing in them may end a line or name what the operator owns.
-fn settings(config: &BTreeMap<String, String>) -> Result<(), String> {
+pub fn check_settings(place: &str, config: &BTreeMap<String, String>) -> Result<(), String> {
     for (key, value) in config {
         let plain = !key.is_empty()
             && key.len() <= 128
             && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
         if !plain {
-            return Err(format!("spec.config: `{}` is not the name of a setting", key.escape_debug()));
+            return Err(format!("{place}: `{}` is not the name of a setting", key.escape_debug()));
         }
-        let lower = key.to_ascii_lowercase().replace('_', "-");
-        if OWNED_SETTINGS.contains(&lower.as_str()) {
+        if OWNED_SETTINGS.contains(&setting_name(key).as_str()) {
             return Err(format!(
-                "spec.config.{key} is set by the operator: use spec.durability and spec.auth, and leave out the rest"
+                "{place}: {key} is set by the operator: use spec.durability and spec.auth, and leave out the rest"
             ));
         }
         if value.len() > VALUE_LEN_MAX || value.chars().any(char::is_control) {
-            return Err(format!("spec.config.{key} has a line break or is longer than {VALUE_LEN_MAX} bytes"));
+            return Err(format!("{place}: {key} has a line break or is longer than {VALUE_LEN_MAX} bytes"));
         }
     }
     Ok(())
@@ -73,7 +72,7 @@ mod tests {
 
     #[test]
     fn settings_cannot_smuggle_lines_or_what_the_operator_owns() {
-        let check = |key: &str, value: &str| settings(&[(key.to_owned(), value.to_owned())].into());
+        let check = |key: &str, value: &str| check_settings("spec.config", &[(key.to_owned(), value.to_owned())].into());
         assert_eq!(check("maxclients", "100"), Ok(()));
         assert_eq!(check("rocksdb.block_size", "16kb"), Ok(()));
         for (key, value) in [

@@ -6,15 +6,16 @@ use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::O
 
 use super::Inputs;
 use crate::{
-    api::SluiceClusterSpec,
+    api::{SluiceClusterSpec, setting_name},
     names::{ADMIN_PORT, CLIENT_PORT},
 };
 
 /// Name of the file in its ConfigMap and in the pod's folder.
 pub const CONFIG_FILE: &str = "sluice.conf";
 
-/// The file's text: the operator's settings, then the user's in order of name. Passwords come by environment, never by file.
-pub fn render(spec: &SluiceClusterSpec) -> String {
+/// The file's text: the operator's settings, then the user's, and where there is none of the user's the default, in order of name. Passwords
+/// come by environment, never by file.
+pub fn render(spec: &SluiceClusterSpec, defaults: &BTreeMap<String, String>) -> String {
     let yes_no = |yes: bool| if yes { "yes" } else { "no" };
     let mut text = format!(
         "# Written by sluice-operator; changes here are overwritten.\n\
@@ -24,7 +25,11 @@ pub fn render(spec: &SluiceClusterSpec) -> String {
         yes_no(spec.durability.wal),
         spec.durability.sync.as_str(),
     );
-    for (key, value) in &spec.config {
+    let mut settings = defaults.clone();
+    // A setting has one name however it is written, and stands in the file once.
+    settings.retain(|name, _| !spec.config.keys().any(|key| setting_name(key) == setting_name(name)));
+    settings.extend(spec.config.clone());
+    for (key, value) in &settings {
         let quoted = value.is_empty() || value.contains([' ', '"', '\'', '#']);
         let value = if quoted { format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")) } else { value.clone() };
         // Writing into a String does not fail.
@@ -42,7 +47,7 @@ pub(super) fn config_map(inputs: &Inputs<'_>) -> ConfigMap {
             owner_references: Some(vec![inputs.owner.clone()]),
             ..ObjectMeta::default()
         },
-        data: Some(BTreeMap::from([(CONFIG_FILE.to_owned(), render(inputs.spec))])),
+        data: Some(BTreeMap::from([(CONFIG_FILE.to_owned(), render(inputs.spec, &inputs.defaults.settings))])),
         ..ConfigMap::default()
     }
 }

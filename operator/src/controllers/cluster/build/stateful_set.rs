@@ -47,7 +47,7 @@ pub fn grace_period_seconds(spec: &SluiceClusterSpec) -> i64 {
 pub fn template_hash(inputs: &Inputs<'_>) -> String {
     let neutral = pod_template(inputs, 0, "data", "");
     let text = serde_json::to_vec(&neutral).unwrap_or_default();
-    let digest = Sha256::new().chain_update(text).chain_update(render(inputs.spec)).finalize();
+    let digest = Sha256::new().chain_update(text).chain_update(render(inputs.spec, &inputs.defaults.settings)).finalize();
     digest.iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
@@ -198,7 +198,7 @@ fn container(inputs: &Inputs<'_>, claim: &str) -> Container {
     }
     Container {
         name: "store".into(),
-        image: Some(inputs.spec.image.clone().unwrap_or_else(|| inputs.default_image.to_owned())),
+        image: Some(inputs.spec.image.clone().unwrap_or_else(|| inputs.defaults.image.clone())),
         image_pull_policy: inputs.spec.image_pull_policy.map(|policy| policy.as_str().into()),
         args: Some(vec![format!("/etc/sluice/{CONFIG_FILE}")]),
         env: Some(env),

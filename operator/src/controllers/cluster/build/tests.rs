@@ -24,7 +24,7 @@ fn objects(cluster: &SluiceCluster) -> Objects {
         names: &Names::of(cluster),
         spec: &cluster.spec,
         owner,
-        default_image: "sluice-store:default",
+        defaults: &StoreDefaults { image: "sluice-store:default".into(), settings: BTreeMap::new() },
         shards: &shards,
     })
 }
@@ -100,19 +100,30 @@ fn services_name_every_pod_and_lead_clients_to_ready_ones() {
 
 #[test]
 fn the_configuration_file_has_everything_but_passwords() {
-    let text = |spec: &str| render(&cluster(spec).spec);
+    let defaults = [("maxclients", "7"), ("otlp-endpoint", "http://collector:4318")];
+    let defaults = defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let text = |spec: &str| render(&cluster(spec).spec, &defaults);
     let plain = text(SMALL);
-    for line in
-        ["port 6379", "admin-port 7379", "dir /data", "cluster-enabled yes", "protected-mode no", "wal yes", "sync everysec"]
-    {
+    for line in [
+        "port 6379",
+        "admin-port 7379",
+        "dir /data",
+        "cluster-enabled yes",
+        "protected-mode no",
+        "wal yes",
+        "sync everysec",
+        "maxclients 7",
+        "otlp-endpoint http://collector:4318",
+    ] {
         assert!(plain.lines().any(|found| found == line), "{line} in\n{plain}");
     }
     let full = text(&format!(
-        "{SMALL}  durability: {{wal: false, sync: \"no\"}}\n  auth: {{passwordSecretRef: {{name: mine}}}}\n  config: {{maxclients: '50', loglevel: debug, odd: 'a \"b\"'}}\n"
+        "{SMALL}  durability: {{wal: false, sync: \"no\"}}\n  auth: {{passwordSecretRef: {{name: mine}}}}\n  config: {{MaxClients: '50', loglevel: debug, odd: 'a \"b\"'}}\n"
     ));
-    for line in ["protected-mode yes", "wal no", "sync no", "maxclients 50", "loglevel debug", r#"odd "a \"b\"""#] {
+    for line in ["protected-mode yes", "wal no", "sync no", "MaxClients 50", "loglevel debug", r#"odd "a \"b\"""#] {
         assert!(full.lines().any(|found| found == line), "{line} in\n{full}");
     }
+    assert!(!full.contains("maxclients") && full.contains("otlp-endpoint"), "the user's word counts, once:\n{full}");
     assert!(!full.contains("requirepass") && !full.contains("password"));
 }
 
