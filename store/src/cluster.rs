@@ -176,12 +176,21 @@ impl Cluster {
     }
 
     fn redirect(&self, slot: Slot) -> Route {
-        let known = self.known();
-        let owner = self.row(slot).owner.filter(|owner| *owner != self.me());
+        let (owner, known) = self.owner_among(slot);
+        // Its row came after the look at its state, which is about to follow: this is no refusal, the slot has just arrived.
+        if owner == Some(self.me()) && !known.retired.contains(&self.me()) {
+            return Route::Wait;
+        }
         match owner.and_then(|owner| known.nodes.iter().find(|node| node.id == owner)) {
             Some(node) => Route::Moved(format!("MOVED {slot} {}:{}", node.host, node.port)),
             None => Route::Unserved,
         }
+    }
+
+    /// The owner of a slot, and what was known of the nodes when it was that.
+    fn owner_among(&self, slot: Slot) -> (Option<NodeId>, Arc<Known>) {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        (rows[slot.index()].owner, self.known())
     }
 
     /// A receiver that is told of every change of a slot's state.
@@ -189,15 +198,16 @@ impl Cluster {
         self.changes.subscribe()
     }
 
-    /// Holds commands of those slots back; on return none that saw the old state is under way. Blocks the thread.
+    /// Holds commands of those slots back, where this node still owns them; on return none that saw the old state is under way. Blocks
+    /// the thread.
     pub fn park(&self, slots: &SlotRanges, reads_too: bool) {
-        self.set_state(slots, if reads_too { SlotState::Parked } else { SlotState::WritesParked });
+        self.set_owned(slots, if reads_too { SlotState::Parked } else { SlotState::WritesParked });
         self.engine.drain();
     }
 
     /// Holds writers of those slots back for a moment, those that are under way not waited for.
     pub fn hold_writes(&self, slots: &SlotRanges) {
-        self.set_state(slots, SlotState::WritesParked);
+        self.set_owned(slots, SlotState::WritesParked);
     }
 
     /// Keeps the background's writes out of slots that are being copied, or lets them in again.
@@ -207,8 +217,13 @@ impl Cluster {
 
     /// Lets commands of those slots go on, where this node still owns them.
     pub fn unpark(&self, slots: &SlotRanges) {
-        let owned = self.owned().intersection(slots);
-        self.set_state(&owned, SlotState::Open);
+        self.set_owned(slots, SlotState::Open);
+    }
+
+    /// Not while rows change: a slot that was taken away in between would be served on.
+    fn set_owned(&self, slots: &SlotRanges, state: SlotState) {
+        let _rows_stay = self.changing();
+        self.set_state(&self.owned().intersection(slots), state);
     }
 
     fn set_state(&self, slots: &SlotRanges, state: SlotState) {
@@ -222,10 +237,14 @@ impl Cluster {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_rows(&self, changes: &[(Slot, SlotRow)]) {
+    /// Takes over rows, and with a document what it says of the nodes, as one: nobody sees an owner without its address.
+    fn write_rows(&self, changes: &[(Slot, SlotRow)], known: Option<Known>) {
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
         for (slot, row) in changes {
             rows[slot.index()] = *row;
+        }
+        if let Some(known) = known {
+            *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
         }
     }
 }

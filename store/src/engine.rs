@@ -73,7 +73,7 @@ pub use merged::Overlay;
 pub use ranks::Spot;
 pub use read::{Stored, StoredValue};
 pub use readers::LongReader;
-pub use reclaim::MayWrite;
+pub use reclaim::{MayWrite, ReclaimHeld};
 pub use record::{Collection, Discarded, Kind, Record, RecordError};
 pub use record_cache::RecordCacheUse;
 pub use scan::{SlotUsage, StoredKey};

@@ -9,8 +9,11 @@ mod import;
 mod jobs;
 mod journal;
 mod link;
+#[cfg(test)]
+mod model;
 mod pace;
 mod resolve;
+mod rules;
 mod run;
 mod source;
 mod stages;
@@ -23,9 +26,11 @@ use std::{
     time::Duration,
 };
 
-use sluice_topology::{NodeId, SlotRanges};
+use sluice_topology::{NodeId, Slot, SlotRanges};
+use tokio::sync::oneshot;
 
 pub use import::{BeginRequest, Sent, SlotClaim};
+pub use rules::Outcome;
 pub use stages::{Stages, Waited};
 pub use start::{MigrateError, Started};
 
@@ -87,6 +92,9 @@ pub enum MigrationError {
     /// The target does not take the unit, and will not later.
     #[error("MIGRATEREFUSED {0}")]
     Refused(String),
+    /// The slot has just left the node that it is to come back to.
+    #[error("slot {0}: its last switch away from this node is not confirmed yet; try again in a moment")]
+    Unconfirmed(Slot),
     /// The attempt is not known here (any more).
     #[error("attempt {0} is not under way on this node")]
     UnknownAttempt(u64),
@@ -184,6 +192,27 @@ impl Migrations {
     fn import(&self, id: AttemptId) -> Result<Arc<tokio::sync::Mutex<Import>>, MigrationError> {
         self.imports().get(&id).cloned().ok_or(MigrationError::UnknownAttempt(id.1))
     }
+}
+
+/// How much nicer than everybody else a thread is that copies a snapshot: what clients wait for goes first where processors are few.
+const NICE: i32 = 10;
+
+/// Runs work that takes long and that no client waits for, on a thread of its own that leaves the processor to others.
+fn behind_others<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> Result<T, MigrationError> + Send + 'static,
+) -> oneshot::Receiver<Result<T, MigrationError>> {
+    let (sender, receiver) = oneshot::channel();
+    let work = move || {
+        // Of Linux, for this thread alone. Without it the work is done all the same.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        let _ = sender.send(work());
+    };
+    if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(work) {
+        // The receiver hears that there is nobody: its unit is tried again.
+        tracing::warn!(%error, name, "a thread was not started");
+    }
+    receiver
 }
 
 /// Runs work that blocks on storage away from the threads that serve connections.

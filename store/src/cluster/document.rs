@@ -1,7 +1,5 @@
 //! Taking a topology document: the whole of it is judged first, then one durable write, then memory.
 
-use std::sync::{Arc, PoisonError};
-
 use sluice_topology::{
     ClusterId, DocumentError, LeaderEpoch, NodeId, Slot, SlotRanges, TopologyDocument, TopologyVersion,
     merge::{MergeReport, SlotRow, Verdict, judge},
@@ -105,8 +103,7 @@ impl Cluster {
         batch.put(SystemKind::Topology, b"", stored.to_json()?.into_bytes());
         ownership_records(&mut batch, &changes);
         self.engine.write_system(batch)?;
-        self.write_rows(&changes);
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known(&stored));
+        self.write_rows(&changes, Some(known(&stored)));
         let assigned: SlotRanges = assigned.into_iter().collect();
         let is_retired = retired.contains(&me);
         if is_retired {
@@ -165,7 +162,7 @@ impl Cluster {
         let _one_at_a_time = self.changing();
         ownership_records(&mut records, changes);
         write(records)?;
-        self.write_rows(changes);
+        self.write_rows(changes, None);
         let me = self.me();
         let slots = |mine: bool| -> SlotRanges {
             changes.iter().filter(|(_, row)| (row.owner == Some(me)) == mine).map(|(slot, _)| *slot).collect()

@@ -53,7 +53,7 @@ impl Cluster {
         for status in &answers {
             self.yield_to(status)?;
         }
-        self.set_state(&self.owned().difference(fenced), SlotState::Open);
+        self.unpark(&SlotRanges::full().difference(fenced));
         self.confirmed.store(true, Ordering::SeqCst);
         Ok(())
     }
@@ -95,7 +95,7 @@ impl Cluster {
         let mut batch = SystemBatch::new();
         ownership_records(&mut batch, &newer);
         self.engine.write_system(batch)?;
-        self.write_rows(&newer);
+        self.write_rows(&newer, None);
         if !lost.is_empty() {
             tracing::warn!(slots = %lost, owner = %status.node_id, "yielded slots that a peer owns at a higher epoch");
             self.set_state(&lost, SlotState::Elsewhere);

@@ -320,7 +320,7 @@ fn outcome(node: Arc<Node>, source: NodeId, attempt: u64) -> Result<Later, Comma
             node.cluster.me()
         )));
     }
-    Ok(Box::pin(async move { Ok(text(node.migrations.outcome(attempt).await?.into())) }))
+    Ok(Box::pin(async move { Ok(text(node.migrations.outcome(attempt).await?.as_str().into())) }))
 }
 
 /// What a source says to its target.
@@ -356,9 +356,13 @@ fn import(node: Arc<Node>, verb: &Bytes, arguments: &[Bytes]) -> Result<Later, C
             let id = id(source, attempt)?;
             Ok(Box::pin(async move { migrations.import_commit(id).await.map(|()| ok()).map_err(Into::into) }))
         }
-        (verb @ (b"abort" | b"forget"), [source, attempt]) => {
-            let (id, live) = (id(source, attempt)?, verb == b"forget");
-            Ok(Box::pin(async move { migrations.import_end(id, live).await.map(|()| ok()).map_err(Into::into) }))
+        (b"abort", [source, attempt]) => {
+            let id = id(source, attempt)?;
+            Ok(Box::pin(async move { migrations.import_abort(id).await.map(|()| ok()).map_err(Into::into) }))
+        }
+        (b"forget", [source, attempt]) => {
+            let id = id(source, attempt)?;
+            Ok(Box::pin(async move { migrations.import_forget(id).await.map(|()| ok()).map_err(Into::into) }))
         }
         _ => Err(CommandError::subcommand("CLUSTERX IMPORT", verb)),
     }

@@ -1,5 +1,5 @@
 //! Which slots may hold keys, and which may hold collections: a flush of everything touches no other slot, and a plain SET in a slot
-//! without collections need not look for what it replaces.
+//! without collections need not look for what it replaces. What is staged has marks of its own: they become those of the living with it.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -11,6 +11,9 @@ use super::{Home, families::Family, home::PerHome, raw::Database};
 pub(crate) const KEYS: u8 = 1;
 /// Keys that have subkeys.
 pub(crate) const COLLECTIONS: u8 = 2;
+/// By so much the marks of what is staged are shifted.
+const STAGED: u32 = 4;
+const LIVE: u8 = (1 << STAGED) - 1;
 
 /// Marks of every slot of every database. A mark may stand where nothing is; it never lacks where something is.
 pub(crate) struct Contents(PerHome<AtomicU8>);
@@ -23,7 +26,7 @@ impl Contents {
         let databases: Vec<u8> = databases.collect();
         let mark = |slot, marks| databases.iter().for_each(|database| contents.mark(Home { database: *database, slot }, marks));
         for family in Family::USER {
-            let marks = if family == Family::Meta { KEYS } else { KEYS | COLLECTIONS };
+            let marks = marks_of(family) | marks_of(family) << STAGED;
             let mut iterator = database.db().raw_iterator_cf(database.family(family));
             let mut next = Slot::new(0);
             while let Some(from) = next {
@@ -60,15 +63,50 @@ impl Contents {
         self.mark(other, marks[0]);
     }
 
-    /// Nothing is there, and nobody writes there now.
+    /// Something is about to be staged there.
+    pub(crate) fn mark_staged(&self, slot: Slot, marks: u8) {
+        self.mark(slot, marks << STAGED);
+    }
+
+    /// The live generation is empty, and nobody writes there now.
     pub(crate) fn clear(&self, home: Home) {
         if let Some(marks) = self.0.get(home) {
-            marks.store(0, Ordering::SeqCst);
+            marks.fetch_and(!LIVE, Ordering::SeqCst);
         }
+    }
+
+    /// What was staged is about to be the live generation, of which nothing stays. `others` are staged beside it.
+    pub(crate) fn activate(&self, home: Home, others: bool) {
+        if let Some(marks) = self.0.get(home) {
+            let after = |stands: u8| Some(stands >> STAGED | if others { stands & !LIVE } else { 0 });
+            let _ = marks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, after);
+        }
+    }
+
+    /// Nothing is staged there any more.
+    pub(crate) fn clear_staged(&self, home: Home) {
+        if let Some(marks) = self.0.get(home) {
+            marks.fetch_and(LIVE, Ordering::SeqCst);
+        }
+    }
+
+    /// What the live generation may hold.
+    pub(crate) fn live(&self, home: Home) -> u8 {
+        self.0.get(home).map_or(0, |stands| stands.load(Ordering::SeqCst) & LIVE)
+    }
+
+    /// What may be staged there.
+    pub(crate) fn staged(&self, home: Home) -> u8 {
+        self.0.get(home).map_or(0, |stands| stands.load(Ordering::SeqCst) >> STAGED)
     }
 
     /// Whether all of those marks stand.
     pub(crate) fn may_hold(&self, home: impl Into<Home>, marks: u8) -> bool {
         self.0.get(home.into()).is_some_and(|stands| stands.load(Ordering::SeqCst) & marks == marks)
     }
+}
+
+/// The marks that a key in that family makes.
+pub(crate) fn marks_of(family: Family) -> u8 {
+    if family == Family::Meta { KEYS } else { KEYS | COLLECTIONS }
 }

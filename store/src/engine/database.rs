@@ -33,7 +33,7 @@ use super::{
     ranks::Ranks,
     raw::Database,
     readers::{LongReader, Readers},
-    reclaim::{MayWrite, Reclaimer},
+    reclaim::{MayWrite, ReclaimHeld, Reclaimer},
     record_cache::RecordCache,
     slot_table::SlotTable,
     stripes::Stripes,
@@ -76,7 +76,7 @@ pub struct Engine {
     expiries: Expiries,
     stripes: Stripes,
     awaited: Awaited,
-    contents: Contents,
+    contents: Arc<Contents>,
     records: RecordCache,
     feed: Feed,
     incoming: Incoming,
@@ -121,6 +121,7 @@ impl Engine {
         let readers = Readers::default();
         let table = Arc::new(SlotTable::new(rows));
         removable.loaded(table.clone());
+        let contents = Arc::new(Contents::load(&database, table.databases()));
         let health = Arc::new(Health::new(options.disk_free_min));
         let directory = options.directory.clone();
         let watcher = Watcher::start(health.clone(), database.clone(), directory, reserve.clone())?;
@@ -137,10 +138,17 @@ impl Engine {
             caches,
             syncer: Syncer::start(database.clone(), options.sync)?,
             rounds: FlushRounds::start(database.clone(), clock.clone(), identity.instance, options.wal, marker.round)?,
-            reclaimer: Reclaimer::start(database.clone(), gate.clone(), readers.clone(), removable.clone(), &table, options.wal)?,
+            reclaimer: Reclaimer::start(
+                database.clone(),
+                gate.clone(),
+                readers.clone(),
+                removable.clone(),
+                (&table, &contents),
+                options.wal,
+            )?,
             versions: Versions::open(database.clone())?,
             awaited: Awaited::new(),
-            contents: Contents::load(&database, table.databases()),
+            contents,
             table,
             clock_floor_ms: AtomicU64::new(floor_ms),
             clock,
@@ -237,6 +245,11 @@ impl Engine {
     /// guard is dropped. `what` names it in INFO.
     pub fn long_reader(&self, what: &'static str) -> LongReader {
         self.readers.register(what)
+    }
+
+    /// Holds back what gives the space of dead generations back, see [`ReclaimHeld`].
+    pub fn hold_reclaim(&self) -> ReclaimHeld {
+        self.reclaimer.hold()
     }
 
     /// What the long readers are that have not ended, the oldest first.

@@ -1,6 +1,6 @@
 //! Changes of generations: drop, flush, stage, activate, abort. Each is one small durable write, whatever the slots hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rocksdb::WriteBatch;
 use sluice_topology::Slot;
@@ -28,8 +28,7 @@ impl Engine {
     pub fn activate(&self, staged: &BTreeMap<Slot, Generation>, records: SystemBatch) -> Result<(), EngineError> {
         let fresh =
             self.change(staged.iter().map(|(slot, generation)| ((*slot).into(), Change::Activate(*generation))), |_| records)?;
-        // What came with them is not known: it is looked for.
-        fresh.keys().for_each(|slot| self.expiries().note(*slot, 0));
+        // Which reclaim records came with them is not known: they are looked for. When something expires was noted as it came.
         self.reclaimer().activated(fresh.into_keys());
         Ok(())
     }
@@ -129,7 +128,7 @@ impl Engine {
     ) -> Result<BTreeMap<Slot, Generation>, EngineError> {
         let mut rows = self.table().rows();
         let (mut batch, mut system) = (WriteBatch::default(), SystemBatch::new());
-        let (mut changed, mut fresh, mut dead, mut emptied) = (Vec::new(), BTreeMap::new(), Vec::new(), BTreeSet::new());
+        let (mut changed, mut fresh, mut dead) = (Vec::new(), BTreeMap::new(), Vec::new());
         let mut given: BTreeMap<Slot, Generation> = BTreeMap::new();
         for (home, change) in changes {
             let slot = home.slot;
@@ -142,16 +141,17 @@ impl Engine {
             let outcome = row.apply(slot, change)?;
             given.insert(slot, row.highest);
             system.put(SystemKind::SlotRow, &slot_row_key(home), row.encode());
-            if let Some(generation) = outcome.dead {
+            let marks = match change {
+                Change::Abort(_) => self.contents().staged(home),
+                _ => self.contents().live(home),
+            };
+            // One in which nothing ever was leaves nothing to give back.
+            if let Some(generation) = outcome.dead.filter(|_| marks != 0) {
                 system.put(SystemKind::Dead, &dead_key(slot, generation), Vec::new());
-                dead.push((slot, generation));
+                dead.push((slot, generation, marks));
             }
             fresh.extend(outcome.fresh.map(|generation| (slot, generation)));
-            // The fresh live generation is empty; what is staged beside it would not be.
-            if change == Change::Drop && row.staged.is_empty() {
-                emptied.insert(home);
-            }
-            changed.push((home, row));
+            changed.push((home, row, change));
         }
         let own = records(&fresh);
         if changed.is_empty() && own.is_empty() {
@@ -164,11 +164,18 @@ impl Engine {
         // Whoever follows the changes of a slot follows database 0.
         let live: Vec<(Slot, Generation)> = changed
             .iter()
-            .filter(|(home, row)| home.database == 0 && row.live != rows.row(*home).live)
-            .map(|(home, row)| (home.slot, row.live))
+            .filter(|(home, row, _)| home.database == 0 && row.live != rows.row(*home).live)
+            .map(|(home, row, _)| (home.slot, row.live))
             .collect();
-        emptied.into_iter().for_each(|home| self.contents().clear(home));
-        self.table().publish(&mut rows, changed);
+        for (home, row, change) in &changed {
+            match change {
+                Change::Drop => self.contents().clear(*home),
+                Change::Activate(_) => self.contents().activate(*home, !row.staged.is_empty()),
+                Change::Abort(_) if row.staged.is_empty() => self.contents().clear_staged(*home),
+                Change::Abort(_) | Change::Stage | Change::Open => {}
+            }
+        }
+        self.table().publish(&mut rows, changed.into_iter().map(|(home, row, _)| (home, row)).collect());
         self.feed().publish_generations(live.into_iter());
         drop(rows);
         self.reclaimer().add(dead);

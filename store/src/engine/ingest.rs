@@ -13,7 +13,7 @@ use std::{
 use rocksdb::{IngestExternalFileOptions, Options, SstFileWriter};
 use sluice_topology::Slot;
 
-use super::{EngineError, Generation, RawFamily, RawRecord, database::Engine, families, layout::encode_key};
+use super::{EngineError, Generation, RawFamily, RawRecord, contents::marks_of, database::Engine, families, layout::encode_key};
 
 const DIRECTORY: &str = "incoming";
 /// A file that overlaps what is in a memtable is refused rather than have all writes wait for a flush; after one of our own flushes it
@@ -76,6 +76,7 @@ impl Engine {
                 file.held.insert((record.slot, generation));
             }
             encode_key(&mut stored, record.slot, generation, record.key);
+            self.note_staged_expiry(&record);
             let value = record.value.ok_or_else(|| EngineError::RawBatch("a snapshot holds a deletion".into()))?;
             // Refused by RocksDB when it is not in order.
             file.writer.put(&stored, value).map_err(EngineError::from)?;
@@ -94,11 +95,12 @@ impl Engine {
         // Before it looks at generations: what is aborted from now on is not given back under it.
         let _reader = self.long_reader("import");
         self.admit_write(false)?;
+        // Before the look as well: whoever aborts sees the mark, or this sees that it was aborted.
+        held.iter().for_each(|(slot, _)| self.contents().mark_staged(*slot, marks_of(family.0)));
         if let Some((slot, generation)) = held.iter().find(|(slot, generation)| !self.table().is_staged(*slot, *generation)) {
             let number = generation.0;
             return Err(EngineError::RawBatch(format!("generation {number} of slot {slot} is not staged (any more)")));
         }
-        held.iter().for_each(|(slot, _)| self.mark_staged(*slot, family));
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
         options.set_allow_blocking_flush(false);

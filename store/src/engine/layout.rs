@@ -39,6 +39,16 @@ pub(crate) fn prefix_end(slot: Slot, generation: Generation) -> [u8; PREFIX_LEN]
     }
 }
 
+/// The first key that a slot may have.
+pub(crate) fn slot_start(slot: Slot) -> Vec<u8> {
+    slot.get().to_be_bytes().to_vec()
+}
+
+/// A key behind all that a slot has, unless one begins with all these bytes `ff`, and before those of the next.
+pub(crate) fn slot_last(slot: Slot) -> Vec<u8> {
+    [&slot.get().to_be_bytes()[..], &[0xff; 36]].concat()
+}
+
 /// Slot and generation of a prefix; `None` for what is no user's.
 pub(crate) fn split_prefix(prefix: [u8; PREFIX_LEN]) -> Option<(Slot, Generation)> {
     let [s0, s1, g @ ..] = prefix;

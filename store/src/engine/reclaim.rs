@@ -13,7 +13,7 @@ use std::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sluice_topology::Slot;
@@ -23,6 +23,7 @@ pub use collections::MayWrite;
 
 use super::{
     EngineError, Generation,
+    contents::Contents,
     filter::Removable,
     gate::Gate,
     raw::Database,
@@ -34,8 +35,12 @@ use super::{
 
 /// Pause after each batch of deletions, so that deleting never takes more than a share of the disk from the living.
 const BATCH_PAUSE: Duration = Duration::from_millis(2);
+/// What a generation that an earlier run left may hold.
+const ANY: u8 = u8::MAX;
 /// Generations whose records are removed in one durable write.
 const GROUP_GENERATIONS: usize = 256;
+/// How long at most what is dead may wait for whoever holds the work back.
+const HELD_MAX: Duration = Duration::from_mins(10);
 /// Pause after an error, before it is tried again.
 const ERROR_PAUSE: Duration = Duration::from_secs(5);
 
@@ -44,6 +49,8 @@ struct Queue {
     dead: VecDeque<Dead>,
     /// Something came, or a long reader has ended, since the queue was last looked at.
     changed: bool,
+    /// How many hold the work back.
+    held: usize,
     stop: bool,
 }
 
@@ -52,7 +59,25 @@ struct Queue {
 struct Dead {
     slot: Slot,
     generation: Generation,
+    /// What it may hold: see [`Contents`].
+    marks: u8,
     stamp: Stamp,
+    since: Instant,
+}
+
+/// Holds the work back while it lives, ten minutes at most: much of what dies one after another is given back for less at once, as whole
+/// files, than piece by piece.
+#[must_use]
+pub struct ReclaimHeld(Arc<Shared>);
+
+impl Drop for ReclaimHeld {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.held -= 1;
+        queue.changed = true;
+        drop(queue);
+        self.0.wake.notify_one();
+    }
 }
 
 struct Shared {
@@ -60,6 +85,8 @@ struct Shared {
     gate: Arc<Gate>,
     readers: Readers,
     removable: Arc<Removable>,
+    table: Arc<SlotTable>,
+    contents: Arc<Contents>,
     queue: Mutex<Queue>,
     wake: Condvar,
     reclaimed_keys: AtomicU64,
@@ -79,7 +106,7 @@ impl Reclaimer {
         gate: Arc<Gate>,
         readers: Readers,
         removable: Arc<Removable>,
-        table: &Arc<SlotTable>,
+        (table, contents): (&Arc<SlotTable>, &Arc<Contents>),
         wal: bool,
     ) -> Result<Self, EngineError> {
         let stamp = readers.stamp();
@@ -90,7 +117,7 @@ impl Reclaimer {
                 let number = generation.0;
                 return Err(EngineError::Damaged(format!("generation {number} of slot {slot} is said to be dead and is in use")));
             }
-            left.push_back(Dead { slot, generation, stamp });
+            left.push_back(Dead { slot, generation, marks: ANY, stamp, since: Instant::now() });
         }
         let collections = Collections::new(database.clone(), gate.clone(), readers.clone(), table.clone(), wal);
         let shared = Arc::new(Shared {
@@ -98,6 +125,8 @@ impl Reclaimer {
             gate,
             readers,
             removable,
+            table: table.clone(),
+            contents: contents.clone(),
             queue: Mutex::new(Queue { dead: left, ..Queue::default() }),
             wake: Condvar::new(),
             reclaimed_keys: AtomicU64::new(0),
@@ -114,17 +143,23 @@ impl Reclaimer {
         Ok(Self { shared, worker, collections })
     }
 
-    /// Hands over generations whose drop is durable and in sight of whoever comes from now on.
-    pub(crate) fn add(&self, dead: Vec<(Slot, Generation)>) {
+    /// Hands over generations whose drop is durable and in sight of whoever comes from now on, and what they may hold.
+    pub(crate) fn add(&self, dead: Vec<(Slot, Generation, u8)>) {
         if !dead.is_empty() {
-            let stamp = self.shared.readers.stamp();
-            let dead = dead.into_iter().map(|(slot, generation)| Dead { slot, generation, stamp });
+            let (stamp, since) = (self.shared.readers.stamp(), Instant::now());
+            let dead = dead.into_iter().map(|(slot, generation, marks)| Dead { slot, generation, marks, stamp, since });
             let mut queue = self.shared.lock();
             queue.dead.extend(dead);
             queue.changed = true;
             drop(queue);
             self.shared.wake.notify_one();
         }
+    }
+
+    /// Holds the work on dead generations back.
+    pub(crate) fn hold(&self) -> ReclaimHeld {
+        self.shared.lock().held += 1;
+        ReclaimHeld(self.shared.clone())
     }
 
     /// Begins to work off the reclaim records of collections, those that earlier runs left included.
@@ -185,6 +220,10 @@ impl Shared {
     fn run(&self) {
         while let Some(dead) = self.next() {
             self.gate.drain();
+            if let Err(error) = self.delete_runs(&dead) {
+                // What it leaves is worked off all the same.
+                tracing::warn!(%error, "files of dead generations were not deleted as a whole");
+            }
             for group in dead.chunks(GROUP_GENERATIONS) {
                 while let Err(error) = self.reclaim(group) {
                     tracing::warn!(%error, "dead generations were not reclaimed; trying again");
@@ -215,12 +254,19 @@ impl Shared {
             // Asked without the queue's lock: whoever ends a reader holds the registry's and takes the queue's.
             drop(queue);
             let free: Vec<Dead> = candidates.into_iter().take_while(|dead| self.readers.passed(dead.stamp)).collect();
-            if !free.is_empty() {
-                return Some(free);
-            }
             queue = self.lock();
-            while !queue.changed && !queue.stop {
-                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let patience = free.first().map(|dead| HELD_MAX.saturating_sub(dead.since.elapsed()));
+            match patience {
+                Some(left) if queue.held == 0 || left.is_zero() => return Some(free),
+                Some(left) => {
+                    let idle = |queue: &mut Queue| !queue.changed && !queue.stop;
+                    (queue, _) = self.wake.wait_timeout_while(queue, left, idle).unwrap_or_else(PoisonError::into_inner);
+                }
+                None => {
+                    while !queue.changed && !queue.stop {
+                        queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                    }
+                }
             }
         }
     }

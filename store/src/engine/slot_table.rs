@@ -149,6 +149,11 @@ impl Rows {
         self.databases.contains_key(&database)
     }
 
+    /// Whether anything is staged in a slot.
+    pub(crate) fn is_staged(&self, slot: Slot) -> bool {
+        self.find(slot, |row| !row.staged.is_empty())
+    }
+
     fn find(&self, slot: Slot, is: impl Fn(&SlotRow) -> bool) -> bool {
         self.databases.values().any(|rows| is(&rows[slot.index()]))
     }

@@ -4,8 +4,8 @@ use rocksdb::{Range, ReadOptions, WriteBatch, WriteOptions};
 use sluice_topology::{Slot, SlotRanges};
 
 use super::{
-    ChangedKey, EngineError, Generation,
-    contents::{COLLECTIONS, KEYS},
+    ChangedKey, EngineError, Generation, Record,
+    contents::marks_of,
     database::Engine,
     families::Family,
     layout::{PREFIX_LEN, encode_key, prefix, prefix_end, split_prefix},
@@ -58,10 +58,6 @@ pub struct RawRecord<'a> {
     pub value: Option<&'a [u8]>,
 }
 
-fn marks_of(family: RawFamily) -> u8 {
-    if family.0 == Family::Meta { KEYS } else { KEYS | COLLECTIONS }
-}
-
 impl Engine {
     /// Calls `each` for every record of those slots' live generations as of one moment: family by family, in the order of slots and
     /// keys, so that what is written down as it comes is sorted. Stops at the first error of `each`. The caller is a long reader.
@@ -76,7 +72,7 @@ impl Engine {
         let Some((last, generation)) = live.last() else { return Ok(()) };
         let end = prefix_end(*last, *generation);
         for family in RawFamily::ALL {
-            let held: Vec<_> = live.iter().filter(|(slot, _)| self.contents().may_hold(*slot, marks_of(family))).collect();
+            let held: Vec<_> = live.iter().filter(|(slot, _)| self.contents().may_hold(*slot, marks_of(family.0))).collect();
             if held.is_empty() {
                 continue;
             }
@@ -137,7 +133,7 @@ impl Engine {
         let mut sizes: Vec<(Slot, u64)> = bounds.iter().map(|(slot, ..)| (*slot, 0)).collect();
         for family in RawFamily::ALL {
             let held: Vec<usize> =
-                (0..bounds.len()).filter(|at| self.contents().may_hold(bounds[*at].0, marks_of(family))).collect();
+                (0..bounds.len()).filter(|at| self.contents().may_hold(bounds[*at].0, marks_of(family.0))).collect();
             let ranges: Vec<Range<'_>> = held.iter().map(|at| Range::new(&bounds[*at].1, &bounds[*at].2)).collect();
             if ranges.is_empty() {
                 continue;
@@ -163,7 +159,8 @@ impl Engine {
             let family = self.database().family(record.family.0);
             match record.value {
                 Some(value) => {
-                    self.mark_staged(record.slot, record.family);
+                    self.contents().mark_staged(record.slot, marks_of(record.family.0));
+                    self.note_staged_expiry(&record);
                     batch.put_cf(family, &stored, value);
                 }
                 None => batch.delete_cf(family, &stored),
@@ -173,9 +170,18 @@ impl Engine {
         Ok(self.write_raw(batch)?)
     }
 
-    /// Something is about to be there, of whatever generation.
-    pub(super) fn mark_staged(&self, slot: Slot, family: RawFamily) {
-        self.contents().mark(slot, marks_of(family));
+    /// Notes when what is staged expires, so that nobody has to look through all of it once it is live.
+    pub(super) fn note_staged_expiry(&self, record: &RawRecord<'_>) {
+        if let (Family::Meta, Some(value)) = (record.family.0, record.value) {
+            let expires_at_ms = match Record::decode(value) {
+                Ok(record) => record.expires_at_ms.into_iter().chain(record.members_expire_at_ms()).min(),
+                // Whoever looks at it will say what is wrong with it.
+                Err(_) => Some(0),
+            };
+            if let Some(at_ms) = expires_at_ms {
+                self.expiries().note(record.slot, at_ms);
+            }
+        }
     }
 
     /// The one place where what came from outside is applied: a batch with anything in it but puts and deletions of single keys in

@@ -220,6 +220,10 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
     /// The same in one database; returns how many keys it looked at, and how many of them had expired.
     fn place(&self, home: Home) -> Result<(u64, u64), Unfinished> {
         let (mut after, mut keys, mut expired) = (None, 0, 0);
+        // A look into nothing would read what is behind it.
+        if self.engine.contents().live(home) == 0 {
+            return Ok((0, 0));
+        }
         loop {
             let started = Instant::now();
             let page = self.page(home, after.as_deref())?;

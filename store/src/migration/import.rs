@@ -8,13 +8,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sluice_topology::{ClusterId, JobId, NodeId, Slot, SlotEpoch, SlotRanges, merge::SlotRow};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AttemptId, MigrationError, Migrations, blocking,
+    AttemptId, MigrationError, Migrations, behind_others, blocking,
     builder::{self, Part},
     journal::{ImportStep, Journal, TargetUnit},
     link::Tally,
+    rules::{self, Obeyed, Order},
     wire::{Frame, FrameKind, Joiner},
 };
 use crate::engine::{Ingested, SystemBatch};
@@ -85,7 +86,7 @@ enum Intake {
 /// The builder at its work.
 struct Building {
     parts: mpsc::Sender<Part>,
-    ended: JoinHandle<Result<Ingested, MigrationError>>,
+    ended: oneshot::Receiver<Result<Ingested, MigrationError>>,
 }
 
 impl Building {
@@ -166,6 +167,11 @@ impl Migrations {
         if request.slots.is_empty() {
             return refused("a unit without slots".into());
         }
+        let fenced = self.fenced();
+        if let Some(claim) = request.slots.iter().find(|claim| !rules::may_take_back(fenced.contains(claim.slot))) {
+            // In a moment it is over: the source tries again.
+            return Err(MigrationError::Unconfirmed(claim.slot));
+        }
         let skew_ms = self.engine.now_ms().abs_diff(request.now_ms);
         if skew_ms > self.limits.clock_skew_max_ms {
             return refused(format!(
@@ -183,9 +189,7 @@ impl Migrations {
         }
         for claim in &request.slots {
             let row = self.cluster.row(claim.slot);
-            let older = row.epoch < claim.epoch && row.owner != Some(self.cluster.me());
-            let same = row.epoch == claim.epoch && row.owner == Some(request.source);
-            if !(older || same) {
+            if !rules::may_stage(self.cluster.me(), row, request.source, claim.epoch) {
                 return refused(format!(
                     "slot {} is not the source's at epoch {}: this node knows epoch {}",
                     claim.slot, claim.epoch, row.epoch
@@ -272,7 +276,7 @@ impl Migrations {
     fn builder(self: &Arc<Self>, unit: &TargetUnit) -> Building {
         let (parts, mut come) = mpsc::channel(builder::PIECES_AHEAD);
         let (this, staged) = (self.clone(), unit.generations());
-        let ended = tokio::task::spawn_blocking(move || {
+        let ended = behind_others("migrate-build", move || {
             builder::build(&this.engine, &staged, this.limits.file_bytes, &this.stages, &mut come)
         });
         Building { parts, ended }
@@ -304,10 +308,11 @@ impl Migrations {
         let mut import = self.import(id)?.lock_owned().await;
         let this = self.clone();
         blocking(move || {
-            match (import.unit.step, &import.intake) {
-                (ImportStep::Staged, Intake::Changes(joiner)) if joiner.at_a_boundary() => {}
-                (ImportStep::Prepared | ImportStep::Live, _) => return Ok(()),
-                (ImportStep::Staged, _) => return Err(MigrationError::UnknownAttempt(id.1)),
+            let whole = matches!(&import.intake, Intake::Changes(joiner) if joiner.at_a_boundary());
+            match rules::obey(Order::Prepare, import.unit.step, whole) {
+                Obeyed::Do => {}
+                Obeyed::Done => return Ok(()),
+                Obeyed::Refuse => return Err(MigrationError::UnknownAttempt(id.1)),
             }
             let have = (import.tally.frames, import.tally.records, import.tally.digest.clone().finalize());
             if have != (sent.frames, sent.records, sent.digest) {
@@ -334,10 +339,10 @@ impl Migrations {
         let mut import = self.import(id)?.lock_owned().await;
         let this = self.clone();
         blocking(move || {
-            match import.unit.step {
-                ImportStep::Live => return Ok(()),
-                ImportStep::Prepared => {}
-                ImportStep::Staged => {
+            match rules::obey(Order::Commit, import.unit.step, false) {
+                Obeyed::Do => {}
+                Obeyed::Done => return Ok(()),
+                Obeyed::Refuse => {
                     return Err(MigrationError::Wire(format!("attempt {} is to be committed and was never prepared", id.1)));
                 }
             }
@@ -357,25 +362,32 @@ impl Migrations {
         .await
     }
 
-    /// ABORT n, or FORGET n once it is live: ends the unit here. What was staged is dropped.
-    pub async fn import_end(self: &Arc<Self>, id: AttemptId, live: bool) -> Result<(), MigrationError> {
+    /// ABORT n: ends the unit here; what was staged is dropped.
+    pub async fn import_abort(self: &Arc<Self>, id: AttemptId) -> Result<(), MigrationError> {
+        self.import_end(id, Order::Abort).await
+    }
+
+    /// FORGET n: the source is done with a unit that is live here.
+    pub async fn import_forget(self: &Arc<Self>, id: AttemptId) -> Result<(), MigrationError> {
+        self.import_end(id, Order::Forget).await
+    }
+
+    pub(super) async fn import_end(self: &Arc<Self>, id: AttemptId, order: Order) -> Result<(), MigrationError> {
         let Ok(import) = self.import(id) else { return Ok(()) };
         let mut import = import.lock_owned().await;
         let this = self.clone();
         blocking(move || {
+            let step = import.unit.step;
+            if rules::obey(order, step, false) == Obeyed::Refuse {
+                return Err(MigrationError::Wire(format!("attempt {} is at {step:?} and cannot be ended by {order:?}", id.1)));
+            }
             // Whoever waits for this unit's lock finds it closed; a builder gives up.
             import.intake = Intake::Closed;
             let mut batch = SystemBatch::new();
             Journal::forget_target(&mut batch, id);
-            match (import.unit.step, live) {
-                (ImportStep::Live, true) => this.engine.write_system(batch)?,
-                (ImportStep::Staged | ImportStep::Prepared, false) => {
-                    this.engine.abort(&import.unit.generations(), batch)?;
-                }
-                (step, _) => {
-                    let (attempt, what) = (id.1, if live { "forgotten" } else { "aborted" });
-                    return Err(MigrationError::Wire(format!("attempt {attempt} is at {step:?} and cannot be {what}")));
-                }
+            match step {
+                ImportStep::Live => this.engine.write_system(batch)?,
+                _ => this.engine.abort(&import.unit.generations(), batch)?,
             }
             this.imports().remove(&id);
             Ok(())

@@ -8,7 +8,10 @@ use std::{
 
 use sluice_topology::{JobId, NodeId, Slot, SlotEpoch, SlotRanges};
 
-use super::AttemptId;
+use super::{
+    AttemptId,
+    rules::{self, AtStart},
+};
 use crate::engine::{Engine, EngineError, Generation, Opened, Seal, SystemBatch, SystemKind};
 
 const STARTED: u8 = 1;
@@ -146,7 +149,7 @@ impl Journal {
     pub(super) fn abort_undecided(&self) -> Result<(), EngineError> {
         let mut batch = SystemBatch::new();
         for (attempt, unit) in self.sources()? {
-            if !unit.committed {
+            if rules::at_start(unit.committed) == AtStart::Abort {
                 tracing::info!(attempt, slots = %unit.ranges(), "aborted a migration attempt that the last run left undecided");
                 Self::forget_source(&mut batch, attempt);
             }
@@ -156,7 +159,7 @@ impl Journal {
 
     /// Attempts that are decided and not yet done.
     pub(super) fn committed(&self) -> Result<Vec<(u64, SourceUnit)>, EngineError> {
-        Ok(self.sources()?.into_iter().filter(|(_, unit)| unit.committed).collect())
+        Ok(self.sources()?.into_iter().filter(|(_, unit)| rules::at_start(unit.committed) == AtStart::Fence).collect())
     }
 
     /// Whether that attempt is decided; `None` when it is not in the journal.

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use sluice_topology::admin::Reply;
 
-use super::{AttemptId, MigrationError, Migrations, blocking, journal::ImportStep};
+use super::{
+    AttemptId, MigrationError, Migrations, blocking,
+    rules::{self, Order, Outcome},
+};
 
 /// How often a target asks about units it has heard nothing of.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -33,19 +36,14 @@ impl Migrations {
         }
     }
 
-    /// What became of attempt n, for a target that asks: `committed`, `pending`, or `aborted` (which a switch that is done also is:
-    /// its target was live before it was done, and has nothing left to learn).
-    pub async fn outcome(self: &Arc<Self>, attempt: u64) -> Result<&'static str, MigrationError> {
+    /// What became of attempt n, for a target that asks: a switch that is done is `Aborted` too: its target was
+    /// live before, and has nothing left to learn.
+    pub async fn outcome(self: &Arc<Self>, attempt: u64) -> Result<Outcome, MigrationError> {
         let this = self.clone();
         blocking(move || {
             // In this order: an attempt leaves `active` only after its end is durable.
             let active = this.active().contains(&attempt);
-            match this.journal.decided(attempt)? {
-                Some(true) => Ok("committed"),
-                Some(false) => Ok("pending"),
-                None if active => Ok("pending"),
-                None => Ok("aborted"),
-            }
+            Ok(rules::outcome(this.journal.decided(attempt)?, active))
         })
         .await
     }
@@ -56,17 +54,19 @@ impl Migrations {
         let (source, number) = (id.0.to_string(), id.1.to_string());
         let words: [&[u8]; 4] = [b"CLUSTERX", b"OUTCOME", source.as_bytes(), number.as_bytes()];
         let reply = self.cluster.dial(&node).await?.call(&words).await?;
-        let Reply::Bulk(outcome) = reply else {
-            return Err(MigrationError::Wire("the answer to OUTCOME is no text".into()));
+        let outcome = match &reply {
+            Reply::Bulk(text) => Outcome::parse(text),
+            _ => None,
         };
+        let outcome = outcome.ok_or_else(|| MigrationError::Wire(format!("the answer to OUTCOME is {reply:?}")))?;
         let step = self.import(id)?.lock().await.step();
-        match (outcome.as_ref(), step) {
-            (b"committed", ImportStep::Prepared) => self.import_commit(id).await,
-            (b"aborted", step) => {
+        match rules::learned(outcome, step) {
+            None => Ok(()),
+            Some(Order::Commit) => self.import_commit(id).await,
+            Some(order) => {
                 tracing::info!(source = %id.0, attempt = id.1, ?step, "the source has ended this attempt");
-                self.import_end(id, step == ImportStep::Live).await
+                self.import_end(id, order).await
             }
-            _ => Ok(()),
         }
     }
 }

@@ -39,7 +39,10 @@ impl Migrations {
     pub(super) async fn run(self: Arc<Self>, job: Arc<Job>) {
         let (id, slots) = (job.status().job, job.status().slots);
         tracing::info!(job = %id, %slots, target = %job.status().target, "migration started");
+        // Unit after unit leaves this node: their space comes back for less once neighbours have left too.
+        let held = self.engine.hold_reclaim();
         let outcome = self.run_units(&job).await;
+        drop(held);
         if self.engine.closing() {
             // The journal has the job: the next start goes on with it.
             return;
@@ -72,8 +75,10 @@ impl Migrations {
         let (unit_slots, unit_bytes) = (self.limits.unit_slots, self.limits.unit_bytes);
         let units = blocking(move || Ok(split(&this.engine.approximate_bytes(&slots), unit_slots, unit_bytes))).await?;
         let left = units.iter().map(|unit| unit.slots.len() as u32).sum::<u32>();
-        job.update(|status| status.slots_done = status.slots_total - left);
-        job.update(|status| status.bytes_total = status.bytes_done + units.iter().map(|unit| unit.bytes).sum::<u64>());
+        job.update(|status| {
+            status.slots_done = status.slots_total - left;
+            status.bytes_total = status.bytes_done + units.iter().map(|unit| unit.bytes).sum::<u64>();
+        });
         let (mut waiting, mut running, mut ending) = (VecDeque::from(units), JoinSet::new(), Ok(()));
         loop {
             while ending.is_ok()

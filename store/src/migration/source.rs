@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{FutureExt as _, TryFutureExt as _};
 use sluice_topology::{Slot, SlotEpoch, SlotRanges, merge::SlotRow};
 use tokio::{
     sync::mpsc,
@@ -12,12 +13,13 @@ use tokio::{
 };
 
 use super::{
-    MigrationError, Migrations, blocking,
+    MigrationError, Migrations, behind_others, blocking,
     brake::{Brake, Moving},
     import::{BeginRequest, FORMAT, Sent, SlotClaim},
     jobs::Job,
     journal::{Journal, SourceUnit},
     link::Link,
+    rules,
     run::BACKOFF_FIRST,
     wire::{Cutter, FrameKind, Piece},
 };
@@ -229,9 +231,10 @@ impl Migrations {
         self.tell(&node, "COMMIT", attempt).await?;
         let (this, done) = (self.clone(), unit.clone());
         blocking(move || {
-            let rows: Vec<(Slot, SlotRow)> = (done.slots.iter())
-                .map(|(slot, epoch)| (*slot, SlotRow { owner: Some(done.target), epoch: SlotEpoch(epoch.0 + 1) }))
-                .collect();
+            let given =
+                |(slot, epoch): (&Slot, &SlotEpoch)| (*slot, SlotRow { owner: Some(done.target), epoch: SlotEpoch(epoch.0 + 1) });
+            let learned = |(slot, row): &(Slot, SlotRow)| rules::records(this.cluster.row(*slot), *row);
+            let rows: Vec<(Slot, SlotRow)> = done.slots.iter().map(given).filter(learned).collect();
             let mut batch = SystemBatch::new();
             Journal::forget_source(&mut batch, attempt);
             this.cluster.switch(&rows, batch, |records| this.engine.drop_slots(done.slots.keys().copied(), records))?;
@@ -360,14 +363,20 @@ impl Transfer<'_> {
     ) -> Result<(), MigrationError> {
         let (sender, mut pieces) = mpsc::channel::<Piece>(PIECES_AHEAD);
         let (migrations, batch) = (self.migrations.clone(), self.link.batch());
-        let reader = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let mut cutter = Cutter::new(|piece| {
                 // Nobody takes it any more when the unit was given up.
                 migrations.stages.reader.of(|| sender.blocking_send(piece)).map_err(|_| MigrationError::Cancelled)
             });
             read(&mut |record| cutter.push(&record, batch.load(Ordering::Relaxed)))?;
             cutter.finish()
-        });
+        };
+        // Of the snapshot: what is changed since is sent while writes are slowed, or wait.
+        let failed = |error: &dyn std::fmt::Display| MigrationError::Worker(error.to_string());
+        let reader = match kind {
+            FrameKind::Snapshot => behind_others("migrate-read", work).map_err(|error| failed(&error)).left_future(),
+            _ => tokio::task::spawn_blocking(work).map_err(|error| failed(&error)).right_future(),
+        };
         while let Some(piece) = pieces.recv().await {
             self.go_on()?;
             if kind == FrameKind::Snapshot {
@@ -376,6 +385,6 @@ impl Transfer<'_> {
             self.brake.for_waiting(&self.changes, self.migrations.limits.changes_bytes)?;
             self.link.send(kind, piece).await?;
         }
-        reader.await.map_err(|error| MigrationError::Worker(error.to_string()))?
+        reader.await?
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc, time::Instant};
 
-use sluice_store::engine::{Engine, EngineError, RawFamily, RawRecord, SystemBatch};
+use sluice_store::engine::{Engine, EngineError, RawFamily, RawRecord, Record, SystemBatch};
 
 use crate::engine::{Noise, Setup, await_reclaimed, disk_bytes, eventually, flush, get_string, put_string, slot};
 
@@ -130,4 +130,59 @@ fn a_flush_of_everything_gives_all_space_back() {
         disk_bytes(root.path()) < full / 8
     });
     assert_eq!(get_string(&engine, slot(7), b"after").as_deref(), Some(&b"kept"[..]));
+}
+
+#[test]
+fn neighbours_that_leave_one_after_another_take_their_files_along_and_nothing_else() {
+    const STAYS: u16 = 450;
+    const COMES_BACK: u16 = 300;
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = Setup { wal: true, row_cache: 0, write_buffer: 4 << 20 }.open(root.path());
+    fill(&engine, 0..600, 96 << 20);
+    flush(&engine);
+    engine.begin_compaction().expect("it is open").expect("none is running").run();
+    let full = disk_bytes(root.path());
+    let staged = engine.stage([slot(COMES_BACK)], |_| SystemBatch::new()).expect("staged");
+    let mut record = Vec::new();
+    Record::string(b"back", None).encode(&mut record);
+    let come = |key: &[u8]| {
+        let record = RawRecord { family: RawFamily::ALL[0], slot: slot(COMES_BACK), key, value: Some(&record) };
+        engine.put_staged::<EngineError>(|put| put(staged[&slot(COMES_BACK)], record)).expect("written");
+    };
+    come(b"first");
+    let held = engine.hold_reclaim();
+    for unit in 0..6 {
+        let leaving = (unit * 100..(unit + 1) * 100).filter(|number| *number != STAYS).map(slot);
+        engine.drop_slots(leaving, SystemBatch::new()).expect("dropped");
+    }
+    flush(&engine);
+    assert_eq!(engine.counters().reclaim_pending, 599, "held back");
+    drop(held);
+    await_reclaimed(&engine);
+    eventually("the disk shrinks", || disk_bytes(root.path()) < full / 8);
+    come(b"second");
+    engine.activate(&staged, SystemBatch::new()).expect("activated");
+    for key in [&b"first"[..], b"second"] {
+        assert_eq!(get_string(&engine, slot(COMES_BACK), key).as_deref(), Some(&b"back"[..]));
+    }
+    assert_eq!(engine.slot_usage(slot(COMES_BACK), 0).expect("counted").keys, 2);
+    let kept = (0..96usize << 20 >> 13).filter(|number| number % 600 == usize::from(STAYS)).count() as u64;
+    assert_eq!(engine.slot_usage(slot(STAYS), 0).expect("counted").keys, kept);
+}
+
+#[test]
+fn what_never_held_anything_leaves_nothing_to_give_back() {
+    let root = tempfile::tempdir().expect("a directory");
+    let engine = Setup::small(true).open(root.path());
+    let held = engine.hold_reclaim();
+    let staged = engine.stage([slot(1), slot(2)], |_| SystemBatch::new()).expect("staged");
+    engine.abort(&[(slot(1), staged[&slot(1)])].into(), SystemBatch::new()).expect("aborted");
+    engine.activate(&[(slot(2), staged[&slot(2)])].into(), SystemBatch::new()).expect("activated");
+    engine.drop_slots([slot(1), slot(2), slot(3)], SystemBatch::new()).expect("dropped");
+    assert_eq!(engine.counters().reclaim_pending, 0);
+    put_string(&engine, slot(3), b"key", b"value");
+    engine.drop_slots([slot(3)], SystemBatch::new()).expect("dropped");
+    assert_eq!(engine.counters().reclaim_pending, 1);
+    drop(held);
+    await_reclaimed(&engine);
 }

@@ -1,23 +1,27 @@
 //! Working off a group of dead generations: whole files first, which needs no space at all; then what is left, by compaction with the
 //! filter on, or key by key where there are few.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Instant};
 
 use rocksdb::{BottommostLevelCompaction, CompactOptions, Range as KeyRange, ReadOptions, WriteBatch};
+use sluice_topology::Slot;
 
 use super::{
     BATCH_PAUSE, Dead, Shared,
     plan::{self, Piece, Range, TableFile},
 };
 use crate::engine::{
-    EngineError,
+    EngineError, Generation, Home,
+    contents::marks_of,
     families::Family,
-    layout::{PREFIX_LEN, prefix, prefix_end},
+    layout::{prefix, prefix_end, slot_last, slot_start},
     system::{self, SystemBatch, SystemKind, dead_key},
 };
 
 /// Keys of a group in one family that are deleted one by one; more are compacted away.
 const KEYS_FEW: usize = 4096;
+/// Bytes of their values, likewise.
+const BYTES_FEW: usize = 4 << 20;
 /// Keys deleted in one batch.
 const BATCH_KEYS: usize = 1000;
 /// Times that what is left is compacted before it is deleted key by key: some of it may have been under compaction just then.
@@ -28,15 +32,11 @@ impl Shared {
     pub(super) fn reclaim(&self, group: &[Dead]) -> Result<(), EngineError> {
         let named = || group.iter().map(|dead| (dead.slot, dead.generation));
         self.removable.declare(named());
-        let mut ranges: Vec<Range> = named()
-            .map(|(slot, generation)| Range {
-                start: prefix(slot, generation).to_vec(),
-                end: prefix_end(slot, generation).to_vec(),
-            })
-            .collect();
-        ranges.sort_by(|a, b| a.start.cmp(&b.start));
-        self.delete_files(&ranges)?;
         for family in Family::USER {
+            let held = group.iter().filter(|dead| dead.marks & marks_of(family) == marks_of(family));
+            let mut ranges: Vec<Range> = held.map(range_of).collect();
+            ranges.sort_by(|a, b| a.start.cmp(&b.start));
+            self.delete_files(family, &ranges)?;
             self.reclaim_family(family, &ranges)?;
             if self.stopped() {
                 return Ok(());
@@ -50,50 +50,76 @@ impl Shared {
         Ok(())
     }
 
-    /// Deletes the files that hold nothing but one of the ranges.
-    fn delete_files(&self, ranges: &[Range]) -> Result<(), EngineError> {
+    /// Deletes the files that hold nothing but dead generations of neighbouring slots, in which nothing lives and nothing is staged:
+    /// what a node that gave many slots away has most of.
+    pub(super) fn delete_runs(&self, dead: &[Dead]) -> Result<(), EngineError> {
+        let given: BTreeSet<(Slot, Generation)> = dead.iter().map(|dead| (dead.slot, dead.generation)).collect();
+        let slots: BTreeSet<Slot> = dead.iter().map(|dead| dead.slot).collect();
+        // Whoever still reads these reads them on.
+        let others =
+            self.lock().dead.iter().filter(|dead| !given.contains(&(dead.slot, dead.generation))).map(|dead| dead.slot).collect();
+        let runs = plan::runs(&slots, |slot| self.holds_nothing(slot, &others));
         for family in Family::USER {
-            let files = self.files(family)?;
-            for range in ranges {
-                let last = plan::last_deletable(&range.start);
-                let entries = plan::deletable_entries(&range.start, &last, &files);
-                if entries == 0 || self.stopped() {
+            for run in &runs {
+                let range = Range { start: slot_start(*run.start()), end: slot_last(*run.end()) };
+                if plan::deletable_entries(&range.start, &range.end, &self.files(family)?) == 0 || self.stopped() {
                     continue;
                 }
-                let handle = self.database.family(family);
-                self.database.db().delete_file_in_range_cf(handle, &range.start, &last)?;
-                // Files that a compaction has in hand stay, and their keys are counted by its filter.
-                let left = plan::deletable_entries(&range.start, &last, &self.files(family)?);
-                self.reclaimed_keys.fetch_add(entries.saturating_sub(left), Ordering::Relaxed);
+                // Nobody writes there, and nobody begins to, while it is looked at again and done: neither into what lives nor by staging.
+                let excluded = self.gate.exclude_writers();
+                let rows = self.table.rows();
+                let all = || Slot::all().skip(run.start().index()).take_while(|slot| slot <= run.end());
+                if all().all(|slot| !rows.is_staged(slot) && self.holds_nothing(slot, &others)) {
+                    self.delete_between(family, &range)?;
+                }
+                drop((rows, excluded));
                 self.pause(BATCH_PAUSE);
             }
         }
         Ok(())
     }
 
-    /// Files of a family that hold keys of one generation alone: only such can lie inside of one.
+    fn holds_nothing(&self, slot: Slot, others: &BTreeSet<Slot>) -> bool {
+        let empty = |home| self.contents.live(home) == 0 && self.contents.staged(home) == 0;
+        !others.contains(&slot) && self.table.databases().all(|database| empty(Home { database, slot }))
+    }
+
+    /// Deletes the files that hold nothing but one of the ranges.
+    fn delete_files(&self, family: Family, ranges: &[Range]) -> Result<(), EngineError> {
+        let files = self.files(family)?;
+        for range in ranges {
+            let inside = Range { start: range.start.clone(), end: plan::last_deletable(&range.start) };
+            if plan::deletable_entries(&inside.start, &inside.end, &files) > 0 && !self.stopped() {
+                self.delete_between(family, &inside)?;
+                self.pause(BATCH_PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the files that lie in a range, its end included.
+    fn delete_between(&self, family: Family, range: &Range) -> Result<(), EngineError> {
+        let entries = plan::deletable_entries(&range.start, &range.end, &self.files(family)?);
+        self.database.db().delete_file_in_range_cf(self.database.family(family), &range.start, &range.end)?;
+        // Files that a compaction has in hand stay, and their keys are counted by its filter.
+        let left = plan::deletable_entries(&range.start, &range.end, &self.files(family)?);
+        self.reclaimed_keys.fetch_add(entries.saturating_sub(left), Ordering::Relaxed);
+        Ok(())
+    }
+
     fn files(&self, family: Family) -> Result<Vec<TableFile>, EngineError> {
         let live = self.database.db().live_files()?;
         let of_family = live.into_iter().filter(|file| file.column_family_name == family.name());
         let files = of_family.filter_map(|file| {
-            let (first, last) = (file.start_key?, file.end_key?);
-            let of_one = first.get(..PREFIX_LEN) == last.get(..PREFIX_LEN);
-            of_one.then_some(TableFile { level: file.level, first, last, entries: file.num_entries })
+            Some(TableFile { level: file.level, first: file.start_key?, last: file.end_key?, entries: file.num_entries })
         });
         Ok(files.collect())
     }
 
     fn reclaim_family(&self, family: Family, ranges: &[Range]) -> Result<(), EngineError> {
         for _ in 0..ROUNDS {
-            let (mut held, mut keys) = (Vec::new(), 0);
-            for range in ranges {
-                let found = self.count(family, range)?;
-                if found > 0 {
-                    held.push(range);
-                    keys += found;
-                }
-            }
-            if keys <= KEYS_FEW {
+            let (held, few) = self.held(family, ranges)?;
+            if few {
                 break;
             }
             for span in plan::spans(self.pieces(family, &held)) {
@@ -103,7 +129,7 @@ impl Shared {
                 self.compact(family, &span);
             }
         }
-        for range in ranges {
+        for range in self.held(family, ranges)?.0 {
             // From behind the last one: what was deleted is stepped over once, and not again for every batch.
             let mut left = range.clone();
             while let Some(last) = self.delete_some(family, &left)? {
@@ -118,20 +144,38 @@ impl Shared {
         Ok(())
     }
 
-    /// Keys of a range, counted no further than to know that they are not few.
-    fn count(&self, family: Family, range: &Range) -> Result<usize, EngineError> {
+    /// The ranges in which there is any key, and whether those are few: past that, the rest is taken to have some.
+    fn held<'r>(&self, family: Family, ranges: &'r [Range]) -> Result<(Vec<&'r Range>, bool), EngineError> {
+        let Some(last) = ranges.last() else { return Ok((Vec::new(), true)) };
         let mut bounds = ReadOptions::default();
-        bounds.set_iterate_upper_bound(range.end.clone());
+        bounds.set_iterate_upper_bound(last.end.clone());
         bounds.fill_cache(false);
         let mut iterator = self.database.db().raw_iterator_cf_opt(self.database.family(family), bounds);
-        iterator.seek(&range.start);
-        let mut keys = 0;
-        while iterator.valid() && keys <= KEYS_FEW {
-            keys += 1;
-            iterator.next();
+        let (mut held, mut keys, mut bytes) = (Vec::new(), 0, 0);
+        for (position, range) in ranges.iter().enumerate() {
+            // It may stand behind all of this range already.
+            if iterator.key().is_none_or(|key| key < &range.start[..]) {
+                iterator.seek(&range.start);
+            }
+            let before = keys;
+            while let Some((_, value)) = iterator.item().filter(|(key, _)| *key < &range.end[..]) {
+                (keys, bytes) = (keys + 1, bytes + value.len());
+                if keys > KEYS_FEW || bytes > BYTES_FEW {
+                    held.extend(&ranges[position..]);
+                    return Ok((held, false));
+                }
+                iterator.next();
+            }
+            if keys > before {
+                held.push(range);
+            }
+            if !iterator.valid() {
+                // Nothing is behind it.
+                iterator.status()?;
+                break;
+            }
         }
-        iterator.status()?;
-        Ok(keys)
+        Ok((held, true))
     }
 
     fn pieces(&self, family: Family, held: &[&Range]) -> Vec<Piece> {
@@ -146,7 +190,7 @@ impl Shared {
             [gap_bytes, bytes] => Some(Piece { range: (*range).clone(), bytes: *bytes, gap_bytes: *gap_bytes }),
             _ => None,
         };
-        held.iter().zip(sizes.chunks(2)).filter_map(piece).collect()
+        held.iter().zip(sizes.chunks(2)).filter_map(piece).filter(|piece| piece.bytes > 0).collect()
     }
 
     /// Compacts a span down to the last level, the filter on, beside automatic compactions; then rests as long as it took.
@@ -185,4 +229,9 @@ impl Shared {
         }
         Ok(last)
     }
+}
+
+fn range_of(dead: &Dead) -> Range {
+    let (slot, generation) = (dead.slot, dead.generation);
+    Range { start: prefix(slot, generation).to_vec(), end: prefix_end(slot, generation).to_vec() }
 }

@@ -1,5 +1,9 @@
 //! How the space of dead ranges comes back: decided here, over plain values.
 
+use std::{collections::BTreeSet, ops::RangeInclusive};
+
+use sluice_topology::Slot;
+
 /// Most bytes one compaction is asked for: between two of them the thread pauses, and can be told to stop.
 pub(super) const SPAN_BYTES_MAX: u64 = 256 << 20;
 /// Live bytes that are rewritten along, rather than starting another compaction behind them.
@@ -42,6 +46,21 @@ pub(super) fn last_deletable(generation: &[u8]) -> Vec<u8> {
 pub(super) fn deletable_entries(first: &[u8], last: &[u8], files: &[TableFile]) -> u64 {
     let inside = |file: &&TableFile| file.level > 0 && file.first.as_slice() >= first && file.last.as_slice() <= last;
     files.iter().filter(inside).map(|file| file.entries.max(1)).sum()
+}
+
+/// Runs of neighbouring slots that hold nothing, each with one at least of those given.
+pub(super) fn runs(given: &BTreeSet<Slot>, holds_nothing: impl Fn(Slot) -> bool) -> Vec<RangeInclusive<Slot>> {
+    let (mut runs, mut run): (Vec<RangeInclusive<Slot>>, Option<RangeInclusive<Slot>>) = (Vec::new(), None);
+    for slot in Slot::all() {
+        if holds_nothing(slot) {
+            run = Some(*run.as_ref().map_or(&slot, RangeInclusive::start)..=slot);
+        } else {
+            runs.extend(run.take());
+        }
+    }
+    runs.extend(run);
+    runs.retain(|run| given.range(run.clone()).next().is_some());
+    runs
 }
 
 /// Joins pieces, given in key order, to the ranges that are compacted one after another: as few as possible, none much larger than
@@ -95,6 +114,16 @@ mod tests {
         let all = [file(3, &key(1, b"a"), &key(1, b"b")), file(6, &key(1, b"c"), &key(1, b"d")), file(6, b"a", b"z")];
         assert_eq!(deletable_entries(&dead, &last, &all), 20);
         assert!(last < key(2, b""), "the first key of the next generation is no part of it");
+    }
+
+    #[test]
+    fn runs_end_where_anything_is() {
+        let slot = |number: u16| Slot::new(number).unwrap();
+        let given = [3, 4, 9, 16383].map(slot).into();
+        let held = [0, 5, 6, 100].map(slot);
+        let found = runs(&given, |slot| !held.contains(&slot));
+        assert_eq!(found, [slot(1)..=slot(4), slot(7)..=slot(99), slot(101)..=slot(16383)]);
+        assert_eq!(runs(&[5].map(slot).into(), |slot| !held.contains(&slot)), []);
     }
 
     #[test]
