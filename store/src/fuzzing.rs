@@ -8,6 +8,7 @@ pub fn codecs(bytes: &[u8]) {
     crate::engine::fuzzing::codecs(bytes);
     crate::types::fuzzing::codecs(bytes);
     crate::cluster::fuzzing(bytes);
+    crate::migration::fuzzing(bytes);
     topology(bytes);
 }
 

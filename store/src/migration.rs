@@ -4,6 +4,7 @@
 //! writes of the unit; a target makes live only what its source says is committed.
 
 mod brake;
+mod buffers;
 mod builder;
 mod import;
 mod jobs;
@@ -38,10 +39,14 @@ use crate::{
     cluster::{Cluster, TopologyError},
     engine::{Engine, EngineError, FeedLost},
 };
+use buffers::Buffers;
 use import::Import;
 use jobs::{Job, Jobs};
 use journal::Journal;
 use pace::Pace;
+
+/// Bytes of changed keys that a unit may remember however little memory there is.
+const CHANGES_MIN: usize = 1 << 20;
 
 /// Bounds of migrations, from the configuration.
 #[derive(Clone, Debug)]
@@ -125,6 +130,7 @@ pub struct Migrations {
     limits: MigrationLimits,
     pace: Pace,
     stages: Stages,
+    buffers: Arc<Buffers>,
     journal: Journal,
     jobs: Jobs,
     /// Attempts that this node, as a source, is in the middle of.
@@ -155,6 +161,7 @@ impl Migrations {
             pace: Pace::new(limits.bytes_per_second, limits.units_at_once),
             limits,
             stages: Stages::default(),
+            buffers: Arc::default(),
             journal,
             active: Mutex::default(),
             imports: Mutex::new(imports),
@@ -165,6 +172,23 @@ impl Migrations {
     /// Changes how fast migrations go from now on: bytes a second over all jobs (0: as fast as it goes), and units of a job at once.
     pub fn set_pace(&self, bytes_per_second: u64, units_at_once: usize) {
         self.pace.set(bytes_per_second, units_at_once);
+    }
+
+    /// Changes how many bytes of batches may be held, over all units; 0: without a bound but each unit's own.
+    pub fn set_memory(&self, bytes: u64) {
+        self.buffers.set_limit(bytes);
+    }
+
+    /// Bytes of batches held, and how many may be.
+    pub fn memory(&self) -> (u64, u64) {
+        self.buffers.account()
+    }
+
+    /// Bytes of changed keys that are remembered for a unit.
+    fn changes_bytes(&self) -> usize {
+        let (_, share) = self.buffers.account();
+        let of_each = if share == 0 { usize::MAX } else { share as usize / self.pace.limits().1 };
+        self.limits.changes_bytes.min(of_each.max(CHANGES_MIN))
     }
 
     /// For how long the stages of the pipeline have waited.
@@ -213,6 +237,14 @@ fn behind_others<T: Send + 'static>(
         tracing::warn!(%error, name, "a thread was not started");
     }
     receiver
+}
+
+/// See [`crate::fuzzing::codecs`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzzing(bytes: &[u8]) {
+    wire::fuzzing(bytes);
+    journal::fuzzing(bytes);
+    import::fuzzing(bytes);
 }
 
 /// Runs work that blocks on storage away from the threads that serve connections.

@@ -18,7 +18,7 @@ use crate::{
     blocked::Blocked,
     clients::Clients,
     cluster::{Cluster, PeerAccess},
-    config::{Live, Settings},
+    config::{Live, Settings, plan_memory},
     engine::{Engine, EngineError, Home, MayWrite, Sweep, Writer},
     memory::Memory,
     migration::{MigrationLimits, Migrations},
@@ -145,6 +145,7 @@ impl Node {
             backoff_max: std::time::Duration::from_millis(settings.migrate_backoff_ms_max.max(1)),
         };
         let migrations = Arc::new(Migrations::open(engine.clone(), cluster.clone(), limits)?);
+        migrations.set_memory(plan_memory(&settings).migrations);
         let blocked = Arc::new(Blocked::new(engine.clone()));
         let clients = Arc::new(Clients::default());
         clients.set_notify(settings.notify);
@@ -159,6 +160,8 @@ impl Node {
         let profiles = PathBuf::from(&settings.dir).join("profiles");
         let memory = Memory::start(engine.clone(), clients.clone(), settings.memory_limits(), profiles);
         let memory = memory.map_err(|source| EngineError::Thread { name: "memory".into(), source })?;
+        let moving = migrations.clone();
+        memory.register("migrations", move || moving.memory());
         Ok(Self {
             memory,
             live: Live::new(settings.clone()),

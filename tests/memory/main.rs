@@ -5,5 +5,6 @@
 mod dashboards;
 mod limits;
 mod looking;
+mod owners;
 mod profiles;
 mod traces;

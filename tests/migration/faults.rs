@@ -15,7 +15,7 @@ use sluice_topology::{
 use super::{LOADED, ranges, session, verify};
 
 /// Two nodes that reach each other through proxies, all slots at the first.
-async fn behind_proxies(root: &Path, settings: &[(&str, &str)]) -> anyhow::Result<(LocalCluster, [Proxy; 2])> {
+pub(super) async fn behind_proxies(root: &Path, settings: &[(&str, &str)]) -> anyhow::Result<(LocalCluster, [Proxy; 2])> {
     let mut cluster = LocalCluster::start(root, 2, 1, settings).await?;
     let proxies = [Proxy::start(cluster.admin_address(0)).await?, Proxy::start(cluster.admin_address(1)).await?];
     (0..2).for_each(|number| cluster.reach(number, proxies[number].port()));

@@ -2,12 +2,14 @@
 
 #![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
 
+mod buffers;
 mod faults;
 mod hashes;
 mod history;
 mod large_replies;
 mod ordered;
 mod pipelines;
+mod refusals;
 mod transactions;
 mod types;
 

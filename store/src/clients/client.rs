@@ -103,8 +103,9 @@ pub struct Client {
     pub queued: Shown,
     /// Keys it watches.
     pub watched: Shown,
-    /// Bytes received and not yet executed, room for more, and bytes of replies.
-    pub buffers: [Shown; 3],
+    /// Bytes received and not yet executed, room for more, and bytes of replies; of requests that wait to be executed or for their end, and
+    /// of what MULTI has queued.
+    pub buffers: [Shown; 5],
     described: Mutex<Described>,
     /// Channels, patterns and shard channels it is subscribed to.
     subscribed: Mutex<[BTreeSet<Bytes>; 3]>,

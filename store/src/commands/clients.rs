@@ -191,7 +191,7 @@ pub(super) fn line(client: &Client, now_ms: u64, command: Option<&str>) -> Strin
     let last = client.last_command();
     let command = command.or_else(|| table::table().find(|spec| spec.name.as_ptr() as usize == last).map(|spec| spec.name));
     let idle = now_ms.saturating_sub(client.active_ms.get()) / 1000;
-    let [unread, room, replies] = [0, 1, 2].map(|at: usize| client.buffers[at].get());
+    let [unread, room, replies, waiting, queued] = [0, 1, 2, 3, 4].map(|at: usize| client.buffers[at].get());
     let (held, held_bytes) = client.mail_held();
     let mut line = format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={idle} flags={} db={} sub={} psub={} ssub={} multi={} watch={}",
@@ -211,9 +211,9 @@ pub(super) fn line(client: &Client, now_ms: u64, command: Option<&str>) -> Strin
     );
     let _ = writeln!(
         line,
-        " qbuf={unread} qbuf-free={room} argv-mem=0 multi-mem=0 rbs={replies} rbp={replies} obl=0 oll={held} omem={held_bytes} \
+        " qbuf={unread} qbuf-free={room} argv-mem={waiting} multi-mem={queued} rbs={replies} rbp={replies} obl=0 oll={held} omem={held_bytes} \
          tot-mem={} events=r cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}",
-        unread + room + replies + held_bytes + size_of::<Client>() as u64,
+        unread + room + replies + waiting + queued + held_bytes + size_of::<Client>() as u64,
         command.unwrap_or("NULL"),
         client.protocol.get(),
         String::from_utf8_lossy(&described.lib_name),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{CommandError, Later, LaterReply, glob, run::ok_later, scan::offload, subcommands};
 use crate::{
-    config::{SetError, Settings, specs, unquote},
+    config::{SetError, Settings, plan_memory, specs, unquote},
     node::Node,
     protocol::Request,
     traces::traces,
@@ -93,6 +93,7 @@ fn apply(node: &Node, next: &Settings) -> Result<(), String> {
     node.engine.set_disk_free_min(next.disk_free_min.0);
     node.engine.set_checkpoints_kept(next.checkpoints_kept as usize);
     node.migrations.set_pace(next.migrate_rate.0, next.migrate_units_at_once as usize);
+    node.migrations.set_memory(plan_memory(next).migrations);
     if let Some(traces) = traces() {
         traces.commands().set_per_million(next.otlp_sample);
     }

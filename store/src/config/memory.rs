@@ -27,6 +27,8 @@ pub struct MemoryPlan {
     pub write_buffer: u64,
     /// Requests and replies of all clients; 0: without bound.
     pub clients: u64,
+    /// What migrations hold of the stream, and once more of changed keys; 0: without bound.
+    pub migrations: u64,
     /// One request or one reply; [`u64::MAX`]: what other settings say.
     pub request: u64,
 }
@@ -49,9 +51,10 @@ fn divide(settings: &Settings, container: Option<u64>, machine: u64) -> MemoryPl
     // Four memtables of one family may exist at once; none of them may outgrow its share.
     let write_buffer = settings.write_buffer.0.min(memtables / 2);
     let clients = set(settings.maxmemory_clients.0).unwrap_or(limit / 6);
+    let migrations = set(settings.migrate_memory.0).unwrap_or(limit / 16);
     // One of them is never the whole of what all may hold.
     let request = if clients > 0 { (clients / 2).max(1 << 20) } else { u64::MAX };
-    MemoryPlan { limit, budget, record_cache, row_cache, block_cache, memtables, write_buffer, clients, request }
+    MemoryPlan { limit, budget, record_cache, row_cache, block_cache, memtables, write_buffer, clients, migrations, request }
 }
 
 /// What the process holds and the machine has, in bytes, as the system says.
@@ -105,7 +108,8 @@ mod tests {
         let defaults = Settings::default();
         let small = plan(&defaults, Some(1 << 30));
         assert_eq!((small.limit, small.budget), (1 << 30, (1 << 30) / 10 * 6));
-        assert!(small.budget + small.clients < small.limit && small.request <= small.clients / 2);
+        assert_eq!(small.migrations, (1 << 30) / 16);
+        assert!(small.budget + small.clients + 2 * small.migrations < small.limit && small.request <= small.clients / 2);
         assert_eq!(plan(&defaults, Some(MACHINE * 2)), plan(&defaults, None), "no limit at all");
         let set = Settings { maxmemory: Bytes(512 << 20), maxmemory_clients: Bytes(100 << 20), ..Settings::default() };
         let plan = plan(&set, Some(1 << 30));

@@ -151,6 +151,7 @@ settings! {
     migrate_batch_size: Bytes = Bytes(4 << 20), "migrate-batch-size", "Most bytes of one batch of a migration; smaller ones, down to 1mb, are sent where the link is slow.";
     migrate_window_size: Bytes = Bytes(16 << 20), "migrate-window-size", "Bytes of batches that are sent and not yet acknowledged, a unit.";
     migrate_file_size: Bytes = Bytes(128 << 20), "migrate-file-size", "Bytes of a file that a target builds of what it is sent.";
+    #[live] migrate_memory: Bytes = Bytes(0), "migrate-memory", "Bytes of batches that all migrations may hold in memory, as source and as target, and as many again of changed keys (units begun from then on); past them they wait. 0: a sixteenth of maxmemory each.";
     migrate_changes_size: Bytes = Bytes(64 << 20), "migrate-changes-size", "Bytes of keys that change while a unit is copied, remembered until they are sent; writers are slowed down as it fills.";
     migrate_resume_timeout_ms: u64 = 15_000, "migrate-resume-timeout-ms", "Milliseconds for a broken link of a migration to come back before its unit is begun anew.";
     migrate_clock_skew_max_ms: u64 = 60_000, "migrate-clock-skew-max-ms", "Milliseconds that the clocks of source and target may be apart.";

@@ -369,6 +369,11 @@ impl Engine {
         self.health.set_free_min(bytes);
     }
 
+    /// Bytes of disk that stay free, as they are now.
+    pub fn disk_free_min(&self) -> u64 {
+        self.health.free_min()
+    }
+
     /// Changes how many checkpoints are kept.
     pub fn set_checkpoints_kept(&self, kept: usize) {
         self.checkpoints.set_keep(kept);

@@ -169,6 +169,16 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Bytes of changed keys that wait for subscribers, and how many may.
+    pub fn feed_use(&self) -> (u64, u64) {
+        let subscribers = self.feed().subscribers.read().unwrap_or_else(PoisonError::into_inner);
+        subscribers.iter().fold((0, 0), |(waiting, limit), subscriber| {
+            (waiting + subscriber.waiting().bytes as u64, limit + subscriber.bytes_max as u64)
+        })
+    }
+}
+
 impl Subscription {
     /// Takes every key that has changed since the last call, in the order of a scan. A value that is read after this call is at least as
     /// new as the change that was heard of; what changes later is heard of again.
@@ -196,6 +206,11 @@ impl Subscription {
                 }
             }
         }
+    }
+
+    /// Bytes of keys that may wait.
+    pub fn bytes_max(&self) -> usize {
+        self.subscriber.bytes_max
     }
 
     /// Keys that wait, and their bytes.

@@ -165,7 +165,12 @@ impl Health {
         self.refused.fetch_or(CLOSING, Ordering::SeqCst);
     }
 
-    /// Changes the low-water mark of the disk.
+    /// The low-water mark of the disk.
+    pub(crate) fn free_min(&self) -> u64 {
+        self.free_min.load(Ordering::Relaxed)
+    }
+
+    /// Changes it.
     pub(crate) fn set_free_min(&self, bytes: u64) {
         self.free_min.store(bytes, Ordering::Relaxed);
     }

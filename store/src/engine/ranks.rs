@@ -146,6 +146,11 @@ impl Ranks {
         self.ended.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Bytes of all tables.
+    fn bytes(&self) -> usize {
+        lock(&self.tables).values().map(|table| table.bytes.load(Ordering::Relaxed)).sum()
+    }
+
     fn table(&self, prefix: &Prefix) -> Option<Arc<Table>> {
         if self.kept.load(Ordering::SeqCst) == 0 {
             return None;
@@ -231,6 +236,13 @@ impl Table {
         let moment = Moment(self.clone(), ended);
         let blocks = state.blocks.as_ref().filter(|_| moment.is_now())?;
         Some((with(blocks), moment))
+    }
+}
+
+impl Engine {
+    /// Bytes of the tables of ranks, and how many they may be.
+    pub fn rank_tables(&self) -> (u64, u64) {
+        (self.ranks().bytes() as u64, BYTES_MAX as u64)
     }
 }
 

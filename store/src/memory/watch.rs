@@ -72,8 +72,7 @@ pub struct Owner {
 /// A room above this one that holds memory of its own, and says so when asked.
 struct Registered {
     name: &'static str,
-    limit: u64,
-    used: Box<dyn Fn() -> u64 + Send + Sync>,
+    account: Box<dyn Fn() -> (u64, u64) + Send + Sync>,
 }
 
 struct Watch {
@@ -198,9 +197,9 @@ impl Memory {
         }
     }
 
-    /// Takes in a room that holds memory of its own; `used` says how much whenever it is asked.
-    pub fn register(&self, name: &'static str, limit: u64, used: impl Fn() -> u64 + Send + Sync + 'static) {
-        lock(&self.watch.registered).push(Registered { name, limit, used: Box::new(used) });
+    /// Takes in a room that holds memory of its own; `account` says whenever it is asked how much, and how much that may be.
+    pub fn register(&self, name: &'static str, account: impl Fn() -> (u64, u64) + Send + Sync + 'static) {
+        lock(&self.watch.registered).push(Registered { name, account: Box::new(account) });
     }
 
     /// Whether the process holds more than the watermark of profiles.
@@ -226,7 +225,12 @@ impl Memory {
             owner("table_readers", self.watch.engine.storage().table_reader_bytes, 0),
             owner("clients", self.watch.clients.held_bytes(), limits.clients),
         ];
-        owners.extend(lock(&self.watch.registered).iter().map(|known| owner(known.name, (known.used)(), known.limit)));
+        let engine = [("rank_tables", self.watch.engine.rank_tables()), ("change_feed", self.watch.engine.feed_use())];
+        owners.extend(engine.map(|(name, (used, limit))| owner(name, used, limit)));
+        owners.extend(lock(&self.watch.registered).iter().map(|known| {
+            let (used, limit) = (known.account)();
+            owner(known.name, used, limit)
+        }));
         owners
     }
 

@@ -74,8 +74,8 @@ impl Brake {
     }
 
     /// Slows writers as what waits to be copied nears its bound.
-    pub(super) fn for_waiting(&mut self, changes: &Subscription, bytes_max: usize) -> Result<(), FeedLost> {
-        let (_, bytes) = changes.waiting()?;
+    pub(super) fn for_waiting(&mut self, changes: &Subscription) -> Result<(), FeedLost> {
+        let ((_, bytes), bytes_max) = (changes.waiting()?, changes.bytes_max());
         let wanted = if bytes > bytes_max / 4 * 3 {
             PARTS - 1
         } else if bytes > bytes_max / 2 {

@@ -6,7 +6,12 @@ use bytes::Bytes;
 use sluice_topology::Slot;
 use tokio::sync::mpsc;
 
-use super::{MigrationError, stages::Stages, wire::Joiner};
+use super::{
+    MigrationError,
+    buffers::{Buffers, Held},
+    stages::Stages,
+    wire::Joiner,
+};
 use crate::engine::{Engine, Generation, Ingested, RawRecord};
 
 /// A snapshot that is smaller goes through the log and the memtable: a handful of tiny files would cost more, now and at every read.
@@ -17,7 +22,7 @@ pub(super) const PIECES_AHEAD: usize = 2;
 /// What the builder is given.
 pub(super) enum Part {
     /// A piece, and how many records begin in it.
-    Piece(Bytes, u32),
+    Piece(Bytes, u32, Held),
     /// The snapshot is whole.
     End,
 }
@@ -28,19 +33,20 @@ pub(super) fn build(
     staged: &BTreeMap<Slot, Generation>,
     file_bytes: u64,
     stages: &Stages,
+    buffers: &Arc<Buffers>,
     parts: &mut mpsc::Receiver<Part>,
 ) -> Result<Ingested, MigrationError> {
     let (mut first, mut bytes) = (Vec::new(), 0);
     while bytes < SMALL {
         match stages.builder.of(|| parts.blocking_recv()) {
-            Some(Part::Piece(piece, records)) => {
+            Some(Part::Piece(piece, records, held)) => {
                 bytes += piece.len();
-                first.push((piece, records));
+                first.push((piece, records, held));
             }
             Some(Part::End) => {
-                let mut joiner = Joiner::default();
+                let mut joiner = Joiner::counted(buffers);
                 engine.put_staged(|put| {
-                    first.iter().try_for_each(|(piece, records)| join(&mut joiner, piece, *records, staged, put))
+                    first.iter().try_for_each(|(piece, records, _)| join(&mut joiner, piece, *records, staged, put))
                 })?;
                 return whole(&joiner).map(|()| Ingested::default());
             }
@@ -48,13 +54,13 @@ pub(super) fn build(
         }
     }
     engine.ingest_staged(file_bytes, |put| {
-        let mut joiner = Joiner::default();
-        for (piece, records) in std::mem::take(&mut first) {
+        let mut joiner = Joiner::counted(buffers);
+        for (piece, records, _held) in std::mem::take(&mut first) {
             join(&mut joiner, &piece, records, staged, put)?;
         }
         loop {
             match stages.builder.of(|| parts.blocking_recv()) {
-                Some(Part::Piece(piece, records)) => join(&mut joiner, &piece, records, staged, put)?,
+                Some(Part::Piece(piece, records, _held)) => join(&mut joiner, &piece, records, staged, put)?,
                 Some(Part::End) => return whole(&joiner),
                 None => return Err(MigrationError::Cancelled),
             }

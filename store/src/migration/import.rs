@@ -179,7 +179,7 @@ impl Migrations {
                 self.limits.clock_skew_max_ms
             ));
         }
-        let (free, kept) = (self.engine.disk().free, self.engine.options().disk_free_min);
+        let (free, kept) = (self.engine.disk().free, self.engine.disk_free_min());
         let needed = request.bytes.saturating_add(kept);
         if free < needed {
             return refused(format!(
@@ -226,7 +226,11 @@ impl Migrations {
         match (frame.kind, &mut import.intake) {
             (FrameKind::Snapshot, Intake::Snapshot(Some(building))) => {
                 let started = Instant::now();
-                let place = building.parts.reserve().await.map(|place| place.send(Part::Piece(frame.payload, frame.records)));
+                let held = self.buffers.hold(frame.payload.len());
+                // With none that waits for the builder it goes on, whatever others hold, and itself of a value that is not whole yet.
+                self.buffers.room(|| building.parts.capacity() == builder::PIECES_AHEAD).await;
+                let part = Part::Piece(frame.payload, frame.records, held);
+                let place = building.parts.reserve().await.map(|place| place.send(part));
                 let waited = started.elapsed();
                 self.stages.receiver.add(waited);
                 if place.is_err() {
@@ -236,7 +240,7 @@ impl Migrations {
                 Ok(waited)
             }
             (FrameKind::SnapshotEnd, Intake::Snapshot(building)) => {
-                let building = building.take();
+                let (building, buffers) = (building.take(), self.buffers.clone());
                 // Whatever becomes of this request: only a snapshot that was taken whole lets changes in.
                 import.intake = Intake::Closed;
                 let started = Instant::now();
@@ -247,15 +251,16 @@ impl Migrations {
                         tracing::debug!(source = %id.0, attempt = id.1, ?ingested, "the snapshot of a unit is in the database");
                     }
                     import.tally.add(counted.0, counted.1);
-                    import.intake = Intake::Changes(Joiner::default());
+                    import.intake = Intake::Changes(Joiner::counted(&buffers));
                     Ok::<(), MigrationError>(())
                 });
                 ended.await.map_err(|error| MigrationError::Worker(error.to_string()))??;
                 Ok(started.elapsed())
             }
             (FrameKind::Changes, Intake::Changes(_)) => {
-                let this = self.clone();
+                let (this, held) = (self.clone(), self.buffers.hold(frame.payload.len()));
                 blocking(move || {
+                    let _held = held;
                     let Intake::Changes(mut joiner) = std::mem::replace(&mut import.intake, Intake::Closed) else {
                         return Err(MigrationError::UnknownAttempt(id.1));
                     };
@@ -277,7 +282,7 @@ impl Migrations {
         let (parts, mut come) = mpsc::channel(builder::PIECES_AHEAD);
         let (this, staged) = (self.clone(), unit.generations());
         let ended = behind_others("migrate-build", move || {
-            builder::build(&this.engine, &staged, this.limits.file_bytes, &this.stages, &mut come)
+            builder::build(&this.engine, &staged, this.limits.file_bytes, &this.stages, &this.buffers, &mut come)
         });
         Building { parts, ended }
     }
@@ -394,4 +399,17 @@ impl Migrations {
         })
         .await
     }
+}
+
+/// See [`crate::fuzzing::codecs`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzzing(bytes: &[u8]) {
+    fn again<T: Serialize + for<'d> Deserialize<'d>>(bytes: &[u8]) {
+        let Ok(read) = serde_json::from_slice::<T>(bytes) else { return };
+        let written = serde_json::to_vec(&read).unwrap_or_default();
+        let again = serde_json::from_slice::<T>(&written).ok().and_then(|read| serde_json::to_vec(&read).ok());
+        assert_eq!(again, Some(written), "a message of a migration");
+    }
+    again::<BeginRequest>(bytes);
+    again::<Sent>(bytes);
 }

@@ -65,7 +65,7 @@ impl TargetUnit {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Counters {
     attempt: u64,
     job: u64,
@@ -80,10 +80,7 @@ impl Journal {
     pub(super) fn open(engine: Arc<Engine>) -> Result<Self, EngineError> {
         let counters = match engine.system_record(SystemKind::MigrationCounter, b"")? {
             None => Counters { attempt: 0, job: 0 },
-            Some(bytes) => {
-                let mut record = Opened::open("the migration counters", &bytes)?;
-                Counters { attempt: record.u64()?, job: record.u64()? }
-            }
+            Some(bytes) => decode_counters(&bytes)?,
         };
         Ok(Self { engine, counters: Mutex::new(counters) })
     }
@@ -199,7 +196,18 @@ impl Journal {
 }
 
 fn put_counters(batch: &mut SystemBatch, counters: Counters) {
-    batch.put(SystemKind::MigrationCounter, b"", Seal::new().u64(counters.attempt).u64(counters.job).finish());
+    batch.put(SystemKind::MigrationCounter, b"", encode_counters(counters));
+}
+
+fn encode_counters(counters: Counters) -> Vec<u8> {
+    Seal::new().u64(counters.attempt).u64(counters.job).finish()
+}
+
+fn decode_counters(bytes: &[u8]) -> Result<Counters, EngineError> {
+    let mut record = Opened::open("the migration counters", bytes)?;
+    let counters = Counters { attempt: record.u64()?, job: record.u64()? };
+    record.end()?;
+    Ok(counters)
 }
 
 fn damaged_key() -> EngineError {
@@ -222,7 +230,9 @@ fn decode_job(bytes: &[u8]) -> Result<JobRecord, EngineError> {
     const WHAT: &str = "a job of the migration journal";
     let mut record = Opened::open(WHAT, bytes)?;
     let target = NodeId::from_bytes(record.array()?);
-    let slots = std::str::from_utf8(record.rest()).ok().and_then(|text| text.parse().ok());
+    let text = std::str::from_utf8(record.rest()).ok();
+    // As they are written, and in no other way.
+    let slots = text.and_then(|text| text.parse().ok().filter(|slots: &SlotRanges| slots.to_string() == text));
     Ok(JobRecord { target, slots: slots.ok_or_else(|| EngineError::Damaged(format!("{WHAT} names no slots")))? })
 }
 
@@ -244,15 +254,43 @@ fn decode_source(bytes: &[u8]) -> Result<SourceUnit, EngineError> {
         other => return Err(EngineError::Damaged(format!("{WHAT} is at the unknown step {other}"))),
     };
     let (target, job) = (NodeId::from_bytes(record.array()?), JobId(record.u64()?));
-    let mut slots = BTreeMap::new();
-    for _ in 0..record.u16()? {
-        slots.insert(slot_of(WHAT, record.u16()?)?, SlotEpoch(record.u64()?));
-    }
+    let slots = slots_of(WHAT, &mut record, |record| Ok(SlotEpoch(record.u64()?)))?;
+    record.end()?;
     Ok(SourceUnit { target, job, slots, committed })
 }
 
-fn slot_of(what: &str, number: u16) -> Result<Slot, EngineError> {
-    Slot::new(number).ok_or_else(|| EngineError::Damaged(format!("{what} names no slot")))
+/// Slots in their order, each once, with what is said of each.
+fn slots_of<'r, T>(
+    what: &str,
+    record: &mut Opened<'r>,
+    each: impl Fn(&mut Opened<'r>) -> Result<T, EngineError>,
+) -> Result<BTreeMap<Slot, T>, EngineError> {
+    let mut slots = BTreeMap::new();
+    for _ in 0..record.u16()? {
+        let slot = Slot::new(record.u16()?).filter(|slot| slots.last_key_value().is_none_or(|(last, _)| last < slot));
+        let slot = slot.ok_or_else(|| EngineError::Damaged(format!("{what} names no slot, or one twice")))?;
+        slots.insert(slot, each(record)?);
+    }
+    Ok(slots)
+}
+
+/// See [`crate::fuzzing::codecs`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzzing(bytes: &[u8]) {
+    for bytes in [bytes, &Seal::new().bytes(bytes).finish()] {
+        if let Ok(unit) = decode_source(bytes) {
+            assert_eq!(encode_source(&unit), bytes, "a source record");
+        }
+        if let Ok(unit) = decode_target(bytes) {
+            assert_eq!(encode_target(&unit), bytes, "a target record");
+        }
+        if let Ok(job) = decode_job(bytes) {
+            assert_eq!(encode_job(&job), bytes, "a job");
+        }
+        if let Ok(counters) = decode_counters(bytes) {
+            assert_eq!(encode_counters(counters), bytes, "the counters");
+        }
+    }
 }
 
 fn encode_target(unit: &TargetUnit) -> Vec<u8> {
@@ -271,10 +309,8 @@ fn decode_target(bytes: &[u8]) -> Result<TargetUnit, EngineError> {
         other => return Err(EngineError::Damaged(format!("{WHAT} is at the unknown step {other}"))),
     };
     let job = JobId(record.u64()?);
-    let mut slots = BTreeMap::new();
-    for _ in 0..record.u16()? {
-        slots.insert(slot_of(WHAT, record.u16()?)?, (Generation(record.u32()?), SlotEpoch(record.u64()?)));
-    }
+    let slots = slots_of(WHAT, &mut record, |record| Ok((Generation(record.u32()?), SlotEpoch(record.u64()?))))?;
+    record.end()?;
     Ok(TargetUnit { step, job, slots })
 }
 

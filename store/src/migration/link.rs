@@ -18,6 +18,7 @@ use sluice_topology::{
 
 use super::{
     MigrationError, Migrations,
+    buffers::Held,
     jobs::Job,
     pace::Fit,
     wire::{self, FrameKind, Piece},
@@ -32,6 +33,7 @@ const DATA: [&[u8]; 2] = [b"CLUSTERX", b"IMPORT"];
 struct InFlight {
     sequence: u64,
     frame: Bytes,
+    _held: Held,
 }
 
 /// What was sent in all, for the target to compare.
@@ -103,7 +105,10 @@ impl Link {
         let records = piece.records;
         let pack = self.fit.packs() && self.fit.worth(piece.sample());
         let frame = piece.frame(kind, self.attempt, self.tally.frames, pack);
-        while self.in_flight_bytes > 0 && self.in_flight_bytes + frame.len() > self.migrations.limits.window_bytes {
+        let held = self.migrations.buffers.hold(frame.len());
+        while self.in_flight_bytes > 0
+            && (self.in_flight_bytes + frame.len() > self.migrations.limits.window_bytes || self.migrations.buffers.is_full())
+        {
             self.await_one().await?;
         }
         self.migrations.pace.take(frame.len()).await;
@@ -116,7 +121,7 @@ impl Link {
         });
         // Noted before it is sent: whatever happens, it is sent again.
         self.in_flight_bytes += frame.len();
-        self.in_flight.push_back(InFlight { sequence, frame: frame.clone() });
+        self.in_flight.push_back(InFlight { sequence, frame: frame.clone(), _held: held });
         match self.client.take() {
             // All that is in flight goes with a new link, this one included.
             None => self.resume().await?,

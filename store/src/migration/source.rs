@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     MigrationError, Migrations, behind_others, blocking,
     brake::{Brake, Moving},
+    buffers::Held,
     import::{BeginRequest, FORMAT, Sent, SlotClaim},
     jobs::Job,
     journal::{Journal, SourceUnit},
@@ -128,7 +129,7 @@ impl Migrations {
         let link = Link::open(self.clone(), job.clone(), node, attempt, &begin).await?;
         let (this, slots) = (self.clone(), unit.ranges());
         let subscribed = slots.clone();
-        let changes = blocking(move || Ok(this.engine.subscribe(&subscribed, this.limits.changes_bytes))).await?;
+        let changes = blocking(move || Ok(this.engine.subscribe(&subscribed, this.changes_bytes()))).await?;
         let brake = Brake::new(self.cluster.clone(), slots.clone());
         let mut transfer = Transfer { migrations: self, job, slots, link, changes: Arc::new(changes), brake, keys: 0 };
         job.step("snapshot");
@@ -361,12 +362,13 @@ impl Transfer<'_> {
         kind: FrameKind,
         read: impl FnOnce(&mut dyn FnMut(RawRecord<'_>) -> Result<(), MigrationError>) -> Result<(), MigrationError> + Send + 'static,
     ) -> Result<(), MigrationError> {
-        let (sender, mut pieces) = mpsc::channel::<Piece>(PIECES_AHEAD);
+        let (sender, mut pieces) = mpsc::channel::<(Piece, Held)>(PIECES_AHEAD);
         let (migrations, batch) = (self.migrations.clone(), self.link.batch());
         let work = move || {
             let mut cutter = Cutter::new(|piece| {
                 // Nobody takes it any more when the unit was given up.
-                migrations.stages.reader.of(|| sender.blocking_send(piece)).map_err(|_| MigrationError::Cancelled)
+                let held = migrations.buffers.hold(piece.len());
+                migrations.stages.reader.of(|| sender.blocking_send((piece, held))).map_err(|_| MigrationError::Cancelled)
             });
             read(&mut |record| cutter.push(&record, batch.load(Ordering::Relaxed)))?;
             cutter.finish()
@@ -377,12 +379,14 @@ impl Transfer<'_> {
             FrameKind::Snapshot => behind_others("migrate-read", work).map_err(|error| failed(&error)).left_future(),
             _ => tokio::task::spawn_blocking(work).map_err(|error| failed(&error)).right_future(),
         };
-        while let Some(piece) = pieces.recv().await {
+        while let Some((piece, held)) = pieces.recv().await {
+            // From here on it is counted as what is in flight.
+            drop(held);
             self.go_on()?;
             if kind == FrameKind::Snapshot {
                 self.keys += u64::from(piece.keys);
             }
-            self.brake.for_waiting(&self.changes, self.migrations.limits.changes_bytes)?;
+            self.brake.for_waiting(&self.changes)?;
             self.link.send(kind, piece).await?;
         }
         reader.await?

@@ -7,10 +7,15 @@
 //! CRC32 (u32) · payload`, big-endian. The sum is over everything else, so that no byte of a frame can change unseen; the sequence shows what
 //! was cut out, repeated or reordered; the attempt what is of another job.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use sluice_topology::Slot;
 
-use super::MigrationError;
+use super::{
+    MigrationError,
+    buffers::{Buffers, Held},
+};
 use crate::engine::{RawFamily, RawRecord};
 
 const MAGIC: [u8; 4] = *b"SLM2";
@@ -72,6 +77,11 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    /// Bytes it takes.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn payload_len(&self) -> usize {
         self.bytes.len().saturating_sub(FRAME_HEAD)
     }
@@ -143,6 +153,9 @@ impl Frame {
             3 => FrameKind::Changes,
             other => return Err(MigrationError::Wire(format!("a frame is of the unknown kind {other}"))),
         };
+        if head[6..8] != [0; 2] {
+            return Err(wrong("a frame says what this node does not know"));
+        }
         let length = number(28) as usize;
         if length > PAYLOAD_MAX {
             return Err(MigrationError::Wire(format!("a frame of {length} bytes: the limit is {PAYLOAD_MAX}")));
@@ -220,6 +233,7 @@ impl<E, F: FnMut(Piece) -> Result<(), E>> Cutter<F> {
 pub(super) struct Joiner {
     /// A record whose value goes on in the next piece: its head and key, and what there is of its value.
     open: Option<(Head, BytesMut)>,
+    held: Held,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -238,6 +252,11 @@ impl Head {
 }
 
 impl Joiner {
+    /// One whose open record is in the account.
+    pub(super) fn counted(buffers: &Arc<Buffers>) -> Self {
+        Self { open: None, held: buffers.hold(0) }
+    }
+
     /// Takes the next piece and calls `each` for every record that ends in it; a record of a slot that is not `carried` is refused.
     /// Returns how many begin in it.
     pub(super) fn push<'a>(
@@ -254,11 +273,13 @@ impl Joiner {
             bytes.extend_from_slice(here);
             rest = behind;
             if here.len() < missing {
+                self.held.set(bytes.len());
                 self.open = Some((head, bytes));
                 return Ok(begun);
             }
             let (key, value) = bytes.split_at(head.key_len);
             each(head.record(key, value))?;
+            self.held.set(0);
         }
         while !rest.is_empty() {
             let (head, behind) = rest.split_first_chunk::<RECORD_HEAD>().ok_or_else(|| wrong("a record is cut short"))?;
@@ -274,6 +295,7 @@ impl Joiner {
                     let mut bytes = BytesMut::with_capacity((head.key_len + head.value_len).min(RESERVED_MAX));
                     bytes.extend_from_slice(key);
                     bytes.extend_from_slice(behind);
+                    self.held.set(bytes.len());
                     self.open = Some((head, bytes));
                     rest = &[];
                 }
@@ -306,6 +328,57 @@ fn decode_head(head: &[u8; RECORD_HEAD], carried: impl Fn(Slot) -> bool) -> Resu
         return Err(MigrationError::Wire(format!("a record with a key of {key_len} and a value of {value_len} bytes")));
     }
     Ok(Head { family, slot, deleted, key_len, value_len })
+}
+
+/// See [`crate::fuzzing::codecs`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzzing(bytes: &[u8]) {
+    frame(bytes);
+    if bytes.len() >= FRAME_HEAD {
+        // A sum is not to be guessed: what is behind it is looked at by itself.
+        let mut summed = bytes.to_vec();
+        summed[..4].copy_from_slice(&MAGIC);
+        let sum = sum_of(&summed);
+        summed[SUM_AT..FRAME_HEAD].copy_from_slice(&sum.to_be_bytes());
+        frame(&summed);
+    }
+    stream(bytes);
+}
+
+/// A frame that is read is written again as it came, unless it came packed: packers differ.
+#[cfg(any(test, feature = "fuzzing"))]
+fn frame(bytes: &[u8]) {
+    let Ok(read) = Frame::decode(&Bytes::copy_from_slice(bytes)) else { return };
+    let head: Vec<u8> = vec![0; FRAME_HEAD];
+    let piece = || Piece { bytes: [&head[..], &read.payload[..]].concat(), records: read.records, keys: 0 };
+    let plain = piece().frame(read.kind, read.attempt, read.sequence, false);
+    assert!(bytes[5] != Packing::None as u8 || plain == bytes, "a frame");
+    let packed = Frame::decode(&piece().frame(read.kind, read.attempt, read.sequence, true));
+    assert_eq!(packed.ok().map(|frame| frame.payload), Some(read.payload.clone()), "a packed frame");
+    stream(&read.payload);
+}
+
+/// A stream that is read is written again as it came, whatever the places at which it was cut.
+#[cfg(any(test, feature = "fuzzing"))]
+fn stream(bytes: &[u8]) {
+    let read = |cut: usize| {
+        let (first, second) = bytes.split_at(cut);
+        let (mut joiner, mut written) = (Joiner::default(), Vec::new());
+        let mut cutter = Cutter::new(|piece: Piece| {
+            written.extend_from_slice(&piece.bytes[FRAME_HEAD..]);
+            Ok::<_, MigrationError>(())
+        });
+        for piece in [first, second] {
+            joiner.push(piece, |_| true, |record| cutter.push(&record, bytes.len())).ok()?;
+        }
+        cutter.finish().ok()?;
+        joiner.at_a_boundary().then_some(written)
+    };
+    let whole = read(bytes.len());
+    assert!(whole.as_deref().is_none_or(|written| written == bytes), "a stream");
+    // Cut where a record's head or key is, it is refused; anywhere else it is the same.
+    let parts = read(bytes.len() / 2);
+    assert!(whole.is_none() || parts.is_none() || parts == whole, "a stream in two pieces");
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use super::connection::{Connection, End};
+use super::{connection::Connection, stopped::End};
 use crate::{
     blocked::TurnEnd,
     commands::{Context, Replies, begin_later, run_piece, transactions},

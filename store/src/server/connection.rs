@@ -15,15 +15,15 @@ use bytes::BytesMut;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
 use super::{
+    stopped::{End, Stopped, bytes_of},
     traced::Traced,
     turns::{Turn, Turns},
 };
 use crate::{
-    blocked::{Registered, TurnEnd},
+    blocked::TurnEnd,
     clients,
     commands::{
-        Context, LargeReply, Later, Plane, Serving, Session, Step, check_length, claim, note_later_time, prefetch, pushes, run,
-        serve,
+        Context, Later, Plane, Serving, Session, Step, check_length, claim, note_later_time, prefetch, pushes, run, serve,
     },
     engine::SyncPolicy,
     node::Node,
@@ -64,38 +64,6 @@ pub(super) struct Connection {
     limits: RequestLimits,
     /// Which of its commands get spans.
     pub(super) traced: Traced,
-}
-
-/// Why a connection ends.
-pub(super) enum End {
-    /// The client is gone, or too slow, or said so.
-    Closed,
-}
-
-impl From<std::io::Error> for End {
-    fn from(_: std::io::Error) -> Self {
-        Self::Closed
-    }
-}
-
-/// Why a run stopped before its end.
-pub(super) enum Stopped {
-    /// Nothing is left, or others are to have a turn.
-    Turn,
-    /// This request's slot is being switched.
-    Wait(Request),
-    /// CLIENT PAUSE holds this request back.
-    Paused(Request),
-    /// A transaction that is executed in pieces.
-    Apart,
-    /// This request has to claim its keys first, waiting for them.
-    Busy(Request),
-    /// The reply comes from a future.
-    Later(Later, Request),
-    /// The reply is sent in pieces.
-    Large(Box<LargeReply>, Request),
-    /// It waits for keys.
-    Blocked(Box<Registered>),
 }
 
 impl Connection {
@@ -198,6 +166,7 @@ impl Connection {
             self.take_mail();
             self.gather();
             if self.run.is_empty() {
+                self.session.client.buffers[3].set(0);
                 if let Some(error) = self.broken.take() {
                     self.reply().error(&format!("ERR {error}"));
                     self.session.closing = true;
@@ -234,7 +203,7 @@ impl Connection {
             let limits = if known { self.limits } else { self.limits.unauthenticated() };
             match self.reader.next(limits) {
                 Ok(Some(request)) => {
-                    bytes += request.iter().map(bytes::Bytes::len).sum::<usize>();
+                    bytes += bytes_of([&request]);
                     self.run.push_back(request);
                 }
                 Ok(None) => return,
@@ -259,6 +228,7 @@ impl Connection {
         }
         let stopped = self.execute_in(&turn, first);
         self.show();
+        self.session.client.buffers[3].set((bytes_of(&self.run) + stopped.bytes()) as u64);
         if turn.writer.borrow().gathered_bytes() >= TURN_BYTES_MAX || matches!(stopped, Stopped::Busy(_)) {
             let end = turn.end();
             turns.commit(&mut turn);
@@ -276,6 +246,7 @@ impl Connection {
         for (place, bytes) in client.buffers.iter().zip([unread.len(), unread.capacity() - unread.len(), self.out.capacity()]) {
             place.set(bytes as u64);
         }
+        client.buffers[4].set(self.session.transaction.as_ref().map_or(0, |transaction| transaction.bytes) as u64);
     }
 
     fn execute_in(&mut self, turn: &Turn, first: Option<Request>) -> Stopped {

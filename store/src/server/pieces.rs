@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{io::AsyncWriteExt as _, sync::mpsc, time::timeout};
 
-use super::connection::{Connection, End};
+use super::{connection::Connection, stopped::End};
 use crate::{
     commands::{LargeReply, PIECE_LEN, note_later_time},
     protocol::Request,

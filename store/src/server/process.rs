@@ -104,7 +104,7 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
     drop(joining);
     tokio::spawn(node.clone().drop_unserved_shards());
     let scripts = node.settings.script_memory_limit.0 * data_threads(&node.settings) as u64;
-    node.memory.register("scripts", scripts, commands::script_memory);
+    node.memory.register("scripts", move || (commands::script_memory(), scripts));
     let threads = Arc::new(DataThreads::start(data_threads(&node.settings), &node)?);
     let _ = data.set(threads.clone());
     for listener in listeners {
@@ -153,7 +153,7 @@ fn trace_start(node: &Node, begun: SystemTime, opened: SystemTime) -> anyhow::Re
     let limit = (options.queue * SPAN_BYTES) as u64;
     traces::start(options)?;
     let Some(traces) = traces() else { return Ok(Span::none()) };
-    node.memory.register("traces", limit, || traces.counts().waiting * SPAN_BYTES as u64);
+    node.memory.register("traces", move || (traces.counts().waiting * SPAN_BYTES as u64, limit));
     let (mut span, start) = (traces.span_since("start", begun), node.engine.start());
     span.child_between("open storage", begun, opened);
     span.set("sluice.created", start.created);

@@ -11,7 +11,10 @@ use std::{
 use sluice_topology::Slot;
 use tokio::io::AsyncReadExt as _;
 
-use super::connection::{Connection, End, Stopped};
+use super::{
+    connection::Connection,
+    stopped::{End, Stopped},
+};
 use crate::{
     blocked::{Registered, TurnEnd, Woken},
     clients::Unblock,
