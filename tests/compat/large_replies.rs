@@ -174,27 +174,39 @@ fn is_hash(answer: &Answer, fields: usize) -> bool {
         })
 }
 
-/// Asks, and waits until the reply is on its way and its client takes no more of it.
-async fn ask_and_stall(store: &StoreProcess, words: &[&str]) -> anyhow::Result<Connection> {
+/// A client that takes nothing of its reply.
+struct Stalled {
+    connection: Connection,
+    id: String,
+}
+
+/// Asks, and waits until the first piece of the reply is on its way: from then on it is of one moment. That its place is held says less:
+/// the thread that reads it may not have begun.
+async fn ask_and_stall(store: &StoreProcess, words: &[&str]) -> anyhow::Result<Stalled> {
     let mut connection = Connection::open(&store.address()).await?;
     ensure!(connection.ask(&["CLIENT", "SETNAME", "sleepy"]).await? == Answer::Simple("OK".into()));
-    connection.send(&[words.iter().map(|word| (*word).to_owned()).collect()]).await?;
-    wait_for("a reply is being sent", async || Ok(store.info("long_readers").await?.contains(READER))).await?;
-    Ok(connection)
+    let Answer::Integer(id) = connection.ask(&["CLIENT", "ID"]).await? else { anyhow::bail!("CLIENT ID is no number") };
+    let mut stalled = Stalled { connection, id: id.to_string() };
+    stalled.connection.send(&[words.iter().map(|word| (*word).to_owned()).collect()]).await?;
+    wait_for("a reply is being sent", async || Ok(held(store, &stalled.id).await?.is_some_and(|held| held > 0))).await?;
+    ensure!(store.info("long_readers").await?.contains(READER));
+    Ok(stalled)
 }
 
 async fn resident(store: &StoreProcess) -> anyhow::Result<u64> {
     Ok(store.info("used_memory_rss").await?.parse()?)
 }
 
-/// The field of a line of CLIENT LIST, of the client that sleeps.
-async fn listed(store: &StoreProcess, field: &str) -> anyhow::Result<Option<u64>> {
+/// Bytes of replies that are held for a client; `None`: it is not connected any more.
+async fn held(store: &StoreProcess, id: &str) -> anyhow::Result<Option<u64>> {
     let mut connection = Connection::open(&store.address()).await?;
-    let list = connection.ask(&["CLIENT", "LIST"]).await?;
-    let text = list.text().context("a text")?;
-    let Some(line) = text.lines().find(|line| line.contains(" name=sleepy ")) else { return Ok(None) };
-    let value = line.split(' ').find_map(|part| part.strip_prefix(field)?.strip_prefix('='));
-    Ok(Some(value.with_context(|| format!("no {field} in {line}"))?.parse()?))
+    let list = connection.ask(&["CLIENT", "LIST", "ID", id]).await?;
+    let line = list.text().context("a text")?.trim();
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let value = line.split(' ').find_map(|part| part.strip_prefix("rbs="));
+    Ok(Some(value.with_context(|| format!("no rbs in {line}"))?.parse()?))
 }
 
 /// 300 MB for a client that reads slowly: the store holds a few pieces of it, others are served, and whatever becomes of the key
@@ -219,15 +231,15 @@ async fn a_reply_of_300_mb_costs_a_few_pieces_of_memory_and_is_of_one_moment() -
     ensure!(other.ask(&["COMPACT"]).await? == Answer::Simple("OK".into()));
     wait_for("everything was compacted", async || Ok(store.info("compact_in_progress").await? == "0")).await?;
     ensure!(other.ask(&["EXISTS", "hash"]).await? == Answer::Integer(0));
-    let held = listed(&store, "rbs").await?.context("the client is there")?;
+    let held = held(&store, &slow.id).await?.context("the client is there")?;
     ensure!((1..=2 << 20).contains(&held), "{held} bytes of replies are held");
     // Half of what the reply is would be three times as much.
     let grown = resident(&store).await?.saturating_sub(before);
     ensure!(grown < 60 << 20, "the store has grown by {grown} bytes");
     ensure!(store.info("reclaim_pending_generations").await? != "0", "the generation is kept");
-    let answer = slow.answer().await?;
+    let answer = slow.connection.answer().await?;
     ensure!(is_hash(&answer, FIELDS), "{} elements", answer.elements().len());
-    ensure!(slow.ask(&["HGETALL", "hash"]).await? == Answer::Array(Vec::new()), "and then it is gone");
+    ensure!(slow.connection.ask(&["HGETALL", "hash"]).await? == Answer::Array(Vec::new()), "and then it is gone");
     wait_for("the generation is given back", async || {
         Ok(store.info("long_readers").await?.is_empty() && store.info("reclaim_pending_generations").await? == "0")
     })
@@ -245,8 +257,7 @@ async fn a_client_that_goes_or_does_not_take_its_reply_keeps_nothing() -> anyhow
     let nothing_kept = async || Ok(store.info("long_readers").await?.is_empty());
     // It is ended by another.
     let slow = ask_and_stall(&store, &["HGETALL", "hash"]).await?;
-    let id = listed(&store, "id").await?.context("the client is there")?.to_string();
-    ensure!(other.ask(&["CLIENT", "KILL", "ID", &id]).await? == Answer::Integer(1));
+    ensure!(other.ask(&["CLIENT", "KILL", "ID", &slow.id]).await? == Answer::Integer(1));
     wait_for("a client that was ended keeps nothing", nothing_kept).await?;
     drop(slow);
     // It goes.
@@ -265,12 +276,12 @@ async fn a_client_that_goes_or_does_not_take_its_reply_keeps_nothing() -> anyhow
     wait_for("a client that has gone keeps nothing", nothing_kept).await?;
     // It stays, and takes nothing.
     let mut slow = ask_and_stall(&store, &["HVALS", "hash"]).await?;
-    wait_for("a client that takes nothing is ended", async || Ok(listed(&store, "id").await?.is_none())).await?;
+    wait_for("a client that takes nothing is ended", async || Ok(held(&store, &slow.id).await?.is_none())).await?;
     wait_for("and keeps nothing", nothing_kept).await?;
     ensure!(store.info("client_output_buffer_limit_disconnections").await? == "1");
     let log = store.log();
     ensure!(log.contains("did not take its replies in time") && log.contains("sleepy"), "{log}");
-    ensure!(slow.answer().await.is_err(), "a reply that is cut off is no reply");
+    ensure!(slow.connection.answer().await.is_err(), "a reply that is cut off is no reply");
     // With one that takes it all is well.
     ensure!(is_hash(&other.ask(&["HGETALL", "hash"]).await?, FIELDS));
     tokio::time::timeout(Duration::from_secs(30), store.terminate()).await??;
