@@ -53,6 +53,7 @@ mod subcommands;
 mod substrings;
 mod table;
 pub mod transactions;
+mod walk;
 
 use crate::glob;
 

@@ -1,5 +1,6 @@
 //! Data types on the engine. Knows no socket and no protocol.
 
+mod allowance;
 mod bits;
 mod collection;
 mod double;
@@ -27,6 +28,7 @@ mod strings;
 mod substrings;
 mod usage;
 
+pub use allowance::Allowance;
 pub use bits::{BitOperation, FieldStep, FieldType, OverflowRule, count_bits, find_bit, read_field};
 pub use double::{double_text, human_text, parse_double, parse_exact_double};
 pub use field_expiry::{FIELD_EXPIRY_MS_MAX, FieldExpiry, FieldPersist};

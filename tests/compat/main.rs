@@ -16,6 +16,7 @@ mod hostile;
 mod kvrocks;
 mod large_replies;
 mod lists;
+mod one_moment;
 mod pubsub;
 mod reference;
 mod scripting;

@@ -253,6 +253,48 @@ async fn what_is_ended_by_a_limit_has_changed_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Scripts go over all keys with what they themselves have changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_see_all_keys_and_their_own_changes_among_them() -> anyhow::Result<()> {
+    const SEEN: &str = "redis.call('set', 'new', 1) redis.call('del', 'k5', 'k6') redis.call('pexpire', 'k7', 0) \
+                        redis.call('hset', 'hash', 'f', 1) redis.call('set', 'k8', 2) \
+                        local found, cursor = {}, '0' \
+                        repeat local page = redis.call('scan', cursor, 'count', 7, unpack(ARGV)) cursor = page[1] \
+                            for _, key in ipairs(page[2]) do found[#found + 1] = key end \
+                        until cursor == '0' \
+                        table.sort(found) local all = redis.call('keys', '*') table.sort(all) \
+                        local random = redis.call('randomkey') \
+                        return {redis.call('dbsize'), all, found, redis.call('exists', random), #redis.call('keys', 'k1?')}";
+    let (redis, root) = (RedisServer::start()?, tempfile::tempdir()?);
+    redis.client().await?;
+    let store = Setup::new(root.path().join("data"), &[])?.start().await?;
+    let (mut theirs, mut ours) = (Connection::open(&redis.address()).await?, Connection::open(&store.address()).await?);
+    for number in 0..40 {
+        both(&mut theirs, &mut ours, &["SET", &format!("k{number}"), "1"]).await?;
+    }
+    both(&mut theirs, &mut ours, &["EVAL", SEEN, "0"]).await?;
+    both(&mut theirs, &mut ours, &["EVAL", SEEN, "0", "match", "*1*"]).await?;
+    both(&mut theirs, &mut ours, &["EVAL", SEEN, "0", "type", "hash"]).await?;
+    both(&mut theirs, &mut ours, &["EVAL_RO", "return #redis.call('keys', '*')", "0"]).await?;
+    both(
+        &mut theirs,
+        &mut ours,
+        &["EVAL", "redis.call('select', 3) return {redis.call('dbsize'), redis.call('randomkey')}", "0"],
+    )
+    .await?;
+    both(&mut theirs, &mut ours, &["EVAL", "return redis.call('scan', 'x')", "0"]).await?;
+    // With what a transaction has changed before the script.
+    for words in [&["MULTI"][..], &["SET", "queued", "1"], &["DEL", "k9"], &["EVAL", SEEN, "0"], &["EXEC"]] {
+        both(&mut theirs, &mut ours, words).await?;
+    }
+    // Its time is that of the script.
+    ensure!(ours.ask(&["CONFIG", "SET", "lua-time-limit", "50"]).await? == Answer::Simple("OK".into()));
+    let endless = ours.ask(&["EVAL", "redis.call('set', 'left', 1) while true do redis.call('dbsize') end", "0"]).await?;
+    ensure!(matches!(&endless, Answer::Error(text) if text.contains("lua-time-limit")), "{endless:?}");
+    ensure!(ours.ask(&["EXISTS", "left"]).await? == Answer::Integer(0));
+    Ok(())
+}
+
 /// What goes deep ends with an error, and the store serves on.
 #[tokio::test(flavor = "multi_thread")]
 async fn scripts_that_nest_too_deep_are_refused() -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use std::{cell::RefCell, sync::Arc, time::Instant};
 use super::{CommandError, Session, run::too_long};
 use crate::{
     clients::{Class, Outbox},
-    engine::Writer,
+    engine::{View, Writer},
     node::Node,
     protocol::ReplyWriter,
     types::{Keyspace, Prefetch},
@@ -34,7 +34,15 @@ pub struct Context<'n, 'r> {
 impl<'n> Context<'n, '_> {
     /// The keys as of now.
     pub fn keyspace(&self) -> Keyspace<'n> {
-        Keyspace::new(&self.node.engine, self.writer, self.session.database, self.now_ms).with_prefetch(self.prefetch)
+        Keyspace::new(&self.node.engine, self.writer, self.session.database, self.now_ms)
+            .with_prefetch(self.prefetch)
+            .within(self.node.live.command_memory_max())
+    }
+
+    /// A view of now, for a command that reads that many keys without claiming them: so that all it reads is of one moment. `None` for
+    /// one key.
+    pub fn moment(&self, keys: usize) -> Option<View<'n>> {
+        (keys > 1).then(|| self.node.engine.moment())
     }
 
     /// Something happened to a key: told to who asked for keyspace notifications, once the turn's changes are applied. Called after the

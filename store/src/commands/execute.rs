@@ -14,6 +14,7 @@ use super::{
     run::{keys, route, unknown},
     session::Unanswered,
     table::{self, CommandSpec, Flags, Handler},
+    walk::{self, Walker},
 };
 use crate::{
     clients::{Class, SlowCommand, shortened},
@@ -69,11 +70,11 @@ pub(super) fn execute(cx: &mut Context<'_, '_>, spec: &'static CommandSpec, requ
             }
             Ok(Step::Done)
         }
-        Handler::Later(_) | Handler::LaterIn(_) if shown => {
+        Handler::Later(_) | Handler::LaterIn(_) | Handler::Walk(_) if shown => {
             monitor::show(cx, spec, request);
             Ok(Step::Later(begin_later(cx.node, cx.session, request)?))
         }
-        Handler::Later(_) | Handler::LaterIn(_) => Ok(Step::Later(begin_later(cx.node, cx.session, request)?)),
+        Handler::Later(_) | Handler::LaterIn(_) | Handler::Walk(_) => Ok(Step::Later(begin_later(cx.node, cx.session, request)?)),
     }
 }
 
@@ -161,6 +162,7 @@ pub fn begin_later(node: &Arc<Node>, session: &Session, request: &Request) -> Re
     match request.first().and_then(|name| table::find(name)).map(|spec| spec.handler) {
         Some(Handler::Later(begin)) => begin(node, request),
         Some(Handler::LaterIn(begin)) => begin(node, session, request),
+        Some(Handler::Walk(walker)) => Ok(walk::later(node, session.database, request, walker)),
         Some(Handler::Now(_)) | None => Err(unknown(request)),
     }
 }
@@ -179,6 +181,25 @@ pub(super) fn execute_queued(cx: &mut Context<'_, '_>, spec: &'static CommandSpe
         Err(error) => error,
     };
     cx.fail(begun, &error);
+}
+
+/// Executes, for a script, one that goes over all keys, as long as `goes_on` says so; what it answers is the answer, whatever becomes of it.
+pub(super) fn execute_walk(
+    cx: &mut Context<'_, '_>,
+    spec: &'static CommandSpec,
+    request: &Request,
+    walker: Walker,
+    goes_on: &dyn Fn() -> bool,
+) {
+    spec.calls.add();
+    if cx.node.clients.monitored() {
+        monitor::show(cx, spec, request);
+    }
+    let begun = cx.begin();
+    if let Err(error) = walk::at_once(cx, request, walker, goes_on).and_then(|()| cx.refuse_overflow()) {
+        spec.calls.add_failed();
+        cx.fail(begun, &error);
+    }
 }
 
 /// Inside a transaction in pieces nothing waits for keys.

@@ -100,7 +100,7 @@ impl LargeReply {
 fn write(node: &Node, database: u8, view: &View<'_>, of: &dyn Large, reply: &mut ReplyWriter<'_>) -> Result<(), Torn> {
     let engine = &node.engine;
     let writer = RefCell::new(Writer::new(engine.clone()));
-    let keys = Keyspace::new(engine, &writer, database, engine.now_ms()).as_of(view);
+    let keys = Keyspace::new(engine, &writer, database, engine.now_ms()).as_of(Some(view));
     let counted = match count(of, keys, reply.version()) {
         Ok(counted) => counted,
         Err(error) => {

@@ -1,22 +1,18 @@
-//! Iterating over the keys of this node: SCAN, DBSIZE.
+//! Iterating over the keys of this node: SCAN.
 //!
 //! A cursor is `slot (14 bits) · number (40 bits)`; the number stands for the last key returned of that slot, see [`super::cursors`].
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::ops::ControlFlow;
 
-use sluice_topology::{Slot, SlotRanges};
+use sluice_topology::Slot;
 
 use super::{
-    CommandError, Later, LaterReply, Session,
+    CommandError, LaterReply,
     cursors::{self, CURSOR_BITS, Scanned},
     glob,
+    walk::Walk,
 };
-use crate::{
-    engine::{Engine, Home},
-    node::Node,
-    protocol::Request,
-    types::parse_integer,
-};
+use crate::{engine::Home, protocol::Request, types::parse_integer};
 
 /// Keys looked at by one call, whatever COUNT says.
 const COUNT_MAX: usize = 100_000;
@@ -29,24 +25,36 @@ struct Wanted {
     count: usize,
 }
 
-/// A page of keys, and the cursor of the next one.
-struct Page {
-    cursor: u64,
-    keys: Vec<Vec<u8>>,
-}
-
-pub(super) fn scan(node: &Arc<Node>, session: &Session, request: &Request) -> Result<Later, CommandError> {
-    let wanted = parse(session.database, request)?;
-    let node = node.clone();
-    Ok(Box::pin(async move {
-        let page = offload(move || page(&node.engine, &node.cluster.served(), wanted)).await?;
-        let reply: LaterReply = Box::new(move |reply| {
-            reply.array(2);
-            reply.bulk(page.cursor.to_string().as_bytes());
-            reply.array(page.keys.len());
-            page.keys.iter().for_each(|key| reply.bulk(key));
-        });
-        Ok(reply)
+pub(super) fn scan(walk: &Walk<'_>, request: &Request) -> Result<LaterReply, CommandError> {
+    let Wanted { from, mut after, pattern, kind, count } = parse(walk.database, request)?;
+    let (mut keys, mut seen, mut stopped_at) = (Vec::new(), 0, None);
+    walk.each_slot(from.slot, |home| {
+        // In another slot it begins at the first key.
+        let after = after.take().filter(|_| home == from);
+        walk.each_key(home, after.as_deref(), |entry| {
+            seen += 1;
+            let of_kind = kind.as_ref().is_none_or(|kind| kind == entry.record.kind.name().as_bytes());
+            let matching = pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, entry.key));
+            if of_kind && matching && !entry.record.is_expired(walk.now_ms) {
+                keys.push(entry.key.to_vec());
+            }
+            if seen < count {
+                return ControlFlow::Continue(());
+            }
+            stopped_at = Some((home, entry.key.to_vec()));
+            ControlFlow::Break(())
+        })?;
+        Ok(if stopped_at.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    let cursor = match stopped_at {
+        Some((home, key)) => u64::from(home.slot.get()) << CURSOR_BITS | cursors::remember(Scanned::Slot(home), key),
+        None => 0,
+    };
+    Ok(Box::new(move |reply| {
+        reply.array(2);
+        reply.bulk(cursor.to_string().as_bytes());
+        reply.array(keys.len());
+        keys.iter().for_each(|key| reply.bulk(key));
     }))
 }
 
@@ -72,64 +80,6 @@ fn parse(database: u8, request: &Request) -> Result<Wanted, CommandError> {
         }
     }
     Ok(wanted)
-}
-
-fn page(engine: &Engine, served: &SlotRanges, wanted: Wanted) -> Result<Page, CommandError> {
-    let (now, mut keys, mut seen) = (engine.now_ms(), Vec::new(), 0);
-    let (mut home, mut after) = (wanted.from, wanted.after);
-    loop {
-        let mut stopped_at = None;
-        // Inside the gate slot by slot: a generation that is dropped meanwhile is not deleted under the scan.
-        let _inside = engine.enter();
-        if served.contains(home.slot) {
-            engine.scan_slot(home, after.as_deref(), |entry| {
-                seen += 1;
-                let of_kind = wanted.kind.as_ref().is_none_or(|kind| kind == entry.record.kind.name().as_bytes());
-                let matching = wanted.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, entry.key));
-                if of_kind && matching && !entry.record.is_expired(now) {
-                    keys.push(entry.key.to_vec());
-                }
-                if seen < wanted.count {
-                    return ControlFlow::Continue(());
-                }
-                stopped_at = Some(entry.key.to_vec());
-                ControlFlow::Break(())
-            })?;
-        }
-        if let Some(key) = stopped_at {
-            let number = cursors::remember(Scanned::Slot(home), key);
-            return Ok(Page { cursor: (u64::from(home.slot.get()) << CURSOR_BITS) | number, keys });
-        }
-        after = None;
-        let next = match Slot::new(home.slot.get() + 1) {
-            Some(next) => engine.next_held_slot(home.database, next)?,
-            None => None,
-        };
-        let Some(next) = next else { return Ok(Page { cursor: 0, keys }) };
-        home.slot = next;
-    }
-}
-
-pub(super) fn dbsize(node: &Arc<Node>, session: &Session, _: &Request) -> Result<Later, CommandError> {
-    let (node, database) = (node.clone(), session.database);
-    Ok(Box::pin(async move {
-        let count = offload(move || {
-            let (served, now, mut count) = (node.cluster.served(), node.engine.now_ms(), 0);
-            let mut next = Slot::new(0);
-            while let Some(slot) = next {
-                let _inside = node.engine.enter();
-                let Some(held) = node.engine.next_held_slot(database, slot)? else { break };
-                if served.contains(held) {
-                    count += node.engine.slot_usage(Home { database, slot: held }, now)?.keys;
-                }
-                next = Slot::new(held.get() + 1);
-            }
-            Ok(count)
-        })
-        .await?;
-        let reply: LaterReply = Box::new(move |reply| reply.unsigned(count));
-        Ok(reply)
-    }))
 }
 
 /// Runs work that blocks on storage away from the threads that serve connections.

@@ -208,7 +208,8 @@ pub(super) fn sdiff(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 }
 
 fn combine(cx: &mut Context<'_, '_>, operation: SetOperation, request: &Request) -> Outcome {
-    let keys = cx.keyspace();
+    let moment = cx.moment(request.len() - 1);
+    let keys = cx.keyspace().as_of(moment.as_ref());
     cx.reply.counted(Aggregate::Set, |reply| {
         let mut count = 0;
         keys.set_combine(operation, request[1..].iter().map(AsRef::as_ref), |member| write(reply, member, &mut count))?;
@@ -244,8 +245,8 @@ fn combine_into(cx: &mut Context<'_, '_>, operation: SetOperation, name: &'stati
 pub(super) fn sintercard(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let (keys, rest) = numbers::counted_keys(&request[1..])?;
     let limit = numbers::limit(rest)?;
-    let mut count = 0;
-    cx.keyspace().set_combine(SetOperation::Intersection, keys.iter().map(AsRef::as_ref), |_| {
+    let (moment, mut count) = (cx.moment(keys.len()), 0);
+    cx.keyspace().as_of(moment.as_ref()).set_combine(SetOperation::Intersection, keys.iter().map(AsRef::as_ref), |_| {
         count += 1;
         if count == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;

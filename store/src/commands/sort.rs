@@ -1,8 +1,12 @@
 //! SORT and SORT_RO: the elements of a list, set or sorted set in another order, or others that they name.
 //!
-//! What is sorted is held in memory, with its weights. Without an order (BY a pattern without a star) no more is read than is answered.
+//! What is sorted is held in memory, with its weights: no more than `command-memory-limit`. What patterns name is of the same moment as the
+//! elements. Without an order (BY a pattern without a star) no more is read than is answered.
 
-use std::{cmp::Ordering, ops::ControlFlow};
+use std::{
+    cmp::Ordering,
+    ops::{ControlFlow, Range},
+};
 
 use bytes::Bytes;
 use sluice_topology::Slot;
@@ -11,7 +15,7 @@ use super::{Class, CommandError, Context};
 use crate::{
     engine::Kind,
     protocol::Request,
-    types::{Keyspace, Selection, TypeError, parse_exact_double, parse_integer},
+    types::{Allowance, Keyspace, Selection, TypeError, parse_exact_double, parse_integer},
 };
 
 mod pattern;
@@ -32,6 +36,13 @@ struct Asked<'q> {
     store: Option<&'q [u8]>,
 }
 
+impl Asked<'_> {
+    /// Whether patterns name other keys than the one that is sorted.
+    fn reads_other_keys(&self) -> bool {
+        self.by.iter().chain(&self.get).any(Pattern::has_star)
+    }
+}
+
 /// What an element is sorted by.
 enum Weight {
     Number(f64),
@@ -50,8 +61,10 @@ pub(super) fn sort_ro(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 fn execute(cx: &mut Context<'_, '_>, request: &Request, may_store: bool) -> Outcome {
     let slot = cx.node.cluster.enabled().then(|| Slot::of_key(&request[1]));
     let asked = parse(&request[2..], slot, may_store)?;
-    let keys = cx.keyspace();
-    let elements = read(&keys, &request[1], &asked)?;
+    let moment = cx.moment(if asked.reads_other_keys() { 2 } else { 1 });
+    let keys = cx.keyspace().as_of(moment.as_ref());
+    let mut allowance = keys.allowance();
+    let elements = read(&keys, &request[1], &asked, &mut allowance)?;
     match asked.store {
         None => {
             cx.reply.array(elements.len() * asked.get.len().max(1));
@@ -63,9 +76,11 @@ fn execute(cx: &mut Context<'_, '_>, request: &Request, may_store: bool) -> Outc
         Some(into) => {
             let mut values = Vec::new();
             answers(&keys, &elements, &asked, |value| {
-                values.push(value.unwrap_or_default().to_vec());
-                ControlFlow::Continue(())
+                let value = value.unwrap_or_default();
+                values.push(value.to_vec());
+                allowance.take(value.len())
             })?;
+            allowance.check()?;
             let held = keys.kind(into)?.is_some();
             let size = keys.list_replace(into, values.iter().map(Vec::as_slice))?;
             if size > 0 {
@@ -134,7 +149,7 @@ fn parse(words: &[Bytes], slot: Option<Slot>, may_store: bool) -> Result<Asked<'
 }
 
 /// The elements that are answered, in their order.
-fn read(keys: &Keyspace<'_>, key: &[u8], asked: &Asked<'_>) -> Result<Vec<Vec<u8>>, CommandError> {
+fn read(keys: &Keyspace<'_>, key: &[u8], asked: &Asked<'_>, allowance: &mut Allowance) -> Result<Vec<Vec<u8>>, CommandError> {
     let kind = keys.kind(key)?;
     let size = match kind {
         None => return Ok(Vec::new()),
@@ -145,12 +160,19 @@ fn read(keys: &Keyspace<'_>, key: &[u8], asked: &Asked<'_>) -> Result<Vec<Vec<u8
     };
     let (start, end) = window(asked.limit, size);
     if asked.unsorted {
-        return Ok(natural(keys, key, start, end, asked.descending)?);
+        return Ok(natural(keys, key, start..end, asked.descending, allowance)?);
     }
     let mut weighed = Vec::new();
-    for element in natural(keys, key, 0, size, false)? {
-        weighed.push((weight(keys, &element, asked)?, element));
+    for element in natural(keys, key, 0..size, false, allowance)? {
+        let weight = weight(keys, &element, asked)?;
+        if let Weight::Text(Some(text)) = &weight
+            && allowance.take(text.len()).is_break()
+        {
+            break;
+        }
+        weighed.push((weight, element));
     }
+    allowance.check()?;
     let order = |(one, element): &(Weight, Vec<u8>), (other, than): &(Weight, Vec<u8>)| {
         let order = match (one, other) {
             // Equal numbers: by the elements, so that the order is always the same.
@@ -175,40 +197,47 @@ fn window((start, count): (i64, i64), size: u64) -> (u64, u64) {
 }
 
 /// Elements as they are stored: of a sorted set by score, of a set by their bytes.
-fn natural(keys: &Keyspace<'_>, key: &[u8], start: u64, end: u64, reverse: bool) -> Result<Vec<Vec<u8>>, TypeError> {
+fn natural(
+    keys: &Keyspace<'_>,
+    key: &[u8],
+    Range { start, end }: Range<u64>,
+    reverse: bool,
+    allowance: &mut Allowance,
+) -> Result<Vec<Vec<u8>>, TypeError> {
     let mut found = Vec::new();
     if start >= end {
         return Ok(found);
     }
+    let mut take = |element: &[u8]| {
+        found.push(element.to_vec());
+        allowance.take(element.len())
+    };
     if let Some(Kind::List) = keys.kind(key)? {
         if let Some(list) = keys.list(key)? {
-            list.each(start..end, false, |_, element| {
-                found.push(element.to_vec());
-                ControlFlow::Continue(())
-            })?;
+            list.each(start..end, false, |_, element| take(element))?;
         }
+        allowance.check()?;
         return Ok(found);
     }
     if let Some(Kind::SortedSet) = keys.kind(key)? {
         if let Some(set) = keys.sorted_set(key)? {
             let place = |place: u64| i64::try_from(place).unwrap_or(i64::MAX);
-            set.each(&Selection::Rank(place(start), place(end - 1)), reverse, None, |member, _| {
-                found.push(member.to_vec());
-                ControlFlow::Continue(())
-            })?;
+            set.each(&Selection::Rank(place(start), place(end - 1)), reverse, None, |member, _| take(member))?;
         }
+        allowance.check()?;
         return Ok(found);
     }
     if let Some(set) = keys.members_of(key)? {
         let mut place = 0;
         set.each(None, |member| {
-            if place >= start {
-                found.push(member.to_vec());
-            }
             place += 1;
+            if place > start {
+                take(member)?;
+            }
             if place == end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
     }
+    allowance.check()?;
     Ok(found)
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{CommandError, Session, context::Context, run::Later};
+use super::{CommandError, Session, context::Context, run::Later, walk::Walker};
 use bytes::Bytes;
 
 use crate::{clients::Histogram, node::Node, protocol::Request};
@@ -186,6 +186,8 @@ pub enum Handler {
     Later(fn(&Arc<Node>, &Request) -> Result<Later, CommandError>),
     /// The same, of the connection's database.
     LaterIn(fn(&Arc<Node>, &Session, &Request) -> Result<Later, CommandError>),
+    /// Over the keys of the connection's database: by a future, or inside a script at once.
+    Walk(Walker),
 }
 
 /// How often a command was executed. On a line of its own, so that threads which execute other commands do not wait for it.

@@ -39,6 +39,7 @@ pub struct Live {
     reply_stream_timeout_ms: AtomicU64,
     request_len_max: AtomicUsize,
     park_timeout_ms: AtomicU64,
+    command_memory_max: AtomicUsize,
     lua_time_limit: AtomicU64,
     stream_node_max_entries: AtomicU32,
 }
@@ -77,6 +78,7 @@ impl Live {
             reply_stream_timeout_ms: AtomicU64::new(0),
             request_len_max: AtomicUsize::new(0),
             park_timeout_ms: AtomicU64::new(0),
+            command_memory_max: AtomicUsize::new(0),
             lua_time_limit: AtomicU64::new(0),
             stream_node_max_entries: AtomicU32::new(0),
             current: Mutex::new(settings.clone()),
@@ -124,6 +126,11 @@ impl Live {
     /// Longest request that memory has room for, in bytes.
     pub fn request_len_max(&self) -> usize {
         self.request_len_max.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that one command may hold where that grows with its keys.
+    pub fn command_memory_max(&self) -> usize {
+        self.command_memory_max.load(Ordering::Relaxed)
     }
 
     /// Milliseconds after which a script is ended.
@@ -185,6 +192,7 @@ impl Live {
         self.request_len_max.store(request as usize, Ordering::Relaxed);
         self.reply_stream_from.store(settings.reply_stream_from.0 as usize, Ordering::Relaxed);
         self.reply_stream_timeout_ms.store(settings.reply_stream_timeout_ms, Ordering::Relaxed);
+        self.command_memory_max.store(settings.command_memory_limit.0.min(request) as usize, Ordering::Relaxed);
         self.lua_time_limit.store(settings.lua_time_limit, Ordering::Relaxed);
         let together = if settings.stream_node_max_entries == 0 { 100 } else { settings.stream_node_max_entries };
         self.stream_node_max_entries.store(together, Ordering::Relaxed);

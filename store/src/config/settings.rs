@@ -140,6 +140,7 @@ settings! {
     reply_streams_max: u32 = 16, "reply-streams-max", "Most replies sent in pieces at once; each has up to 2 MB of pieces in memory.";
     #[live] reply_stream_timeout_ms: u64 = 30_000, "reply-stream-timeout-ms", "Milliseconds a client has for each 256 KB of a reply that is sent in pieces, before it is disconnected; and a reply for its turn where reply-streams-max are being sent.";
     #[live] notify: Notify = Notify::default(), "notify-keyspace-events", "Which events of keys are published: letters of Redis (K, E, g, $, l, s, h, z, x, e, t, m, n, d, A); empty: none.";
+    #[live] command_memory_limit: Bytes = Bytes(512 << 20), "command-memory-limit", "Bytes that one command may hold, or gather to be written, where that grows with its keys: unions, intersections and differences, SORT, ZRANGESTORE, GEOSEARCHSTORE, COPY, MOVE, RENAME into another slot.";
     #[live] lua_time_limit: u64 = 5000, "lua-time-limit", "Milliseconds after which a script is ended; it has then changed nothing.";
     script_memory_limit: Bytes = Bytes(64 << 20), "script-memory-limit", "Bytes of memory that scripts may use in each thread that serves clients.";
     script_write_limit: Bytes = Bytes(64 << 20), "script-write-limit", "Bytes that one script may write.";
@@ -239,6 +240,7 @@ impl Settings {
             ("migrate-timeout-ms", self.migrate_timeout_ms),
             ("migrate-switch-timeout-ms", self.migrate_switch_timeout_ms),
             ("park-timeout-ms", self.park_timeout_ms),
+            ("command-memory-limit", self.command_memory_limit.0),
             ("lua-time-limit", self.lua_time_limit),
             ("script-memory-limit", self.script_memory_limit.0),
             ("script-write-limit", self.script_write_limit.0),

@@ -288,8 +288,11 @@ mod tests {
 
     use super::*;
 
-    fn empty() -> Batch {
-        Batch { bytes: Vec::new(), entries: Vec::new(), newest: HashMap::default(), family_ids: [10, 11, 12, 13, 14] }
+    impl Batch {
+        /// For tests: families have made-up numbers.
+        pub(crate) fn of_no_database() -> Self {
+            Self { bytes: Vec::new(), entries: Vec::new(), newest: HashMap::default(), family_ids: [10, 11, 12, 13, 14] }
+        }
     }
 
     /// Families, keys and values of a batch in RocksDB's form.
@@ -340,7 +343,7 @@ mod tests {
         fn rocksdb_gets_the_last_write_of_each_key_in_order(
             writes in prop::collection::vec((family(), key(), prop::option::of("[a-z]{0,3}")), 0..60), kept in 0usize..60
         ) {
-            let mut batch = empty();
+            let mut batch = Batch::of_no_database();
             for (family, key, value) in &writes {
                 match value {
                     Some(value) => batch.put(*family, &[key], &[value.as_bytes()]),

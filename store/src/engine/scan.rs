@@ -6,11 +6,12 @@ use rocksdb::ReadOptions;
 use sluice_topology::Slot;
 
 use super::{
-    EngineError, Home, Record,
+    EngineError, Home, Overlay, Record,
     contents::COLLECTIONS,
     database::Engine,
     families::Family,
     layout::{PREFIX_LEN, prefix, prefix_end},
+    merged::go_over,
 };
 
 /// A key met by a scan.
@@ -38,33 +39,51 @@ impl Engine {
         &self,
         home: impl Into<Home>,
         after: Option<&[u8]>,
+        each: impl FnMut(StoredKey<'_>) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        self.scan_slot_seen(home.into(), after, &Overlay::default(), each)
+    }
+
+    /// The same, with what a writer has gathered in the place of what is stored.
+    pub fn scan_slot_seen(
+        &self,
+        home: Home,
+        after: Option<&[u8]>,
+        gathered: &Overlay,
         mut each: impl FnMut(StoredKey<'_>) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
-        let home = home.into();
         let (slot, live) = (home.slot, self.live(home));
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(prefix_end(slot, live).to_vec());
-        options.fill_cache(false);
-        let mut iterator = self.database().db().raw_iterator_cf_opt(self.database().family(Family::Meta), options);
-        let mut start = prefix(slot, live).to_vec();
+        let (mut from, to) = (prefix(slot, live).to_vec(), prefix_end(slot, live));
         if let Some(after) = after {
-            start.extend_from_slice(after);
+            from.extend_from_slice(after);
             // The next possible key: the same with a zero byte behind it.
-            start.push(0);
+            from.push(0);
         }
-        iterator.seek(start);
-        while let Some((key, value)) = iterator.item() {
-            let record = Record::decode(value).map_err(|error| EngineError::Damaged(error.to_string()))?;
-            if each(StoredKey { key: &key[PREFIX_LEN..], record }).is_break() {
-                break;
+        let gathered = gathered.between(&from, &to);
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to.to_vec());
+        options.fill_cache(false);
+        let iterator = self.database().db().raw_iterator_cf_opt(self.database().family(Family::Meta), options);
+        let mut damage = None;
+        go_over(iterator, PREFIX_LEN, false, &gathered, |key, value| match Record::decode(value) {
+            Ok(record) => each(StoredKey { key, record }),
+            Err(error) => {
+                damage = Some(EngineError::Damaged(error.to_string()));
+                ControlFlow::Break(())
             }
-            iterator.next();
-        }
-        Ok(iterator.status()?)
+        })?;
+        damage.map_or(Ok(()), Err)
+    }
+
+    /// The first slot from `from` on that holds a record in a database, or of which a writer has gathered one.
+    pub fn next_slot_seen(&self, database: u8, from: Slot, gathered: &Overlay) -> Result<Option<Slot>, EngineError> {
+        let stored = self.next_held_slot(database, from)?;
+        Ok(stored.into_iter().chain(self.next_gathered_slot(database, from, gathered)).min())
     }
 
     /// The first slot from `from` on that holds a record in a database, expired or not: one seek a slot that is not empty.
-    pub fn next_held_slot(&self, database: u8, from: Slot) -> Result<Option<Slot>, EngineError> {
+    fn next_held_slot(&self, database: u8, from: Slot) -> Result<Option<Slot>, EngineError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mut iterator = self.database().db().raw_iterator_cf_opt(self.database().family(Family::Meta), options);

@@ -1,17 +1,19 @@
-//! Views: the keys of one place as of one moment, for a reader that outlives its command.
+//! Views: keys as of one moment, by a snapshot of RocksDB's, so that nothing of them changes while they are read.
 //!
-//! A command takes [`Held`] inside the gate: from then on what is live there is not given back, whatever is dropped, flushed or moved
-//! away. The view made of it later reads a snapshot of RocksDB's, so that nothing of it changes while it is read.
+//! A command that reads several keys has a view of every place, and stays inside the gate while it lasts. A reader that outlives its
+//! command has a view of one place, of which the command takes [`Held`] inside the gate: from then on what is live there is not given
+//! back, whatever is dropped, flushed or moved away.
 
 use std::ops::ControlFlow;
 
 use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions, Snapshot};
 
 use super::{
-    EngineError, Generation, Home, LongReader, Span, Stored, StoredValue, Subspace,
+    EngineError, Generation, Home, LongReader, Overlay, Span, Stored, StoredValue, Subspace,
     database::Engine,
     families::Family,
     layout::{prefix, subkey_prefix},
+    merged,
 };
 
 /// An iterator that has gone over that much is opened anew, as it keeps memtables and files that others have done with.
@@ -28,8 +30,8 @@ pub struct Held {
 pub struct View<'e> {
     engine: &'e Engine,
     snapshot: Snapshot<'e>,
-    // Behind the snapshot, which it outlives.
-    held: Held,
+    /// The one place it is of; `None`: it is of all. Behind the snapshot, which it outlives.
+    held: Option<Held>,
 }
 
 impl Engine {
@@ -42,7 +44,13 @@ impl Engine {
 
     /// What is at that place now.
     pub fn view(&self, held: Held) -> View<'_> {
-        View { engine: self, snapshot: self.database().db().snapshot(), held }
+        View { engine: self, snapshot: self.database().db().snapshot(), held: Some(held) }
+    }
+
+    /// Every place as it is now, for as long as the caller stays inside the gate. Takes the lock of the whole database twice: for commands
+    /// that read much, or could not be of one moment without.
+    pub fn moment(&self) -> View<'_> {
+        View { engine: self, snapshot: self.database().db().snapshot(), held: None }
     }
 }
 
@@ -54,10 +62,9 @@ impl Held {
 }
 
 impl View<'_> {
-    /// The record of a key of that place, expired or not.
+    /// The record of a key, expired or not.
     pub fn get(&self, home: Home, key: &[u8]) -> Result<Option<Stored<'_>>, EngineError> {
-        debug_assert_eq!(home, self.held.home);
-        let stored = [&prefix(home.slot, self.held.generation)[..], key].concat();
+        let stored = [&prefix(home.slot, self.generation(home))[..], key].concat();
         Ok(self.read(Family::Meta, &stored)?.map(Stored::pinned))
     }
 
@@ -67,17 +74,30 @@ impl View<'_> {
         Ok(self.read(space.family.family(), &stored)?.map(StoredValue::pinned))
     }
 
-    /// Calls `each` for the subkeys of a span and their values, until it breaks or they end. One seek, then a step a subkey.
+    /// Values of several subkeys of a collection, by one call into RocksDB.
+    pub fn get_subkeys(&self, space: Subspace, subkeys: &[&[u8]]) -> Vec<Result<Option<Vec<u8>>, EngineError>> {
+        let (begin, family) = (self.begin(space), self.engine.database().family(space.family.family()));
+        let stored = subkeys.iter().map(|subkey| (family, [&begin[..], subkey].concat()));
+        let found = self.snapshot.multi_get_cf_opt(stored, ReadOptions::default());
+        found.into_iter().map(|one| Ok(one?)).collect()
+    }
+
+    /// Calls `each` for the subkeys of a span and their values, with what a writer has gathered in their place; until it breaks or they
+    /// end. One seek, then a step a subkey.
     pub fn scan_subkeys(
         &self,
         space: Subspace,
         span: Span<'_>,
+        overlay: &Overlay,
         mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
         let begin = self.begin(space);
-        let end = subkey_prefix(space.home.slot, self.held.generation, space.version.saturating_add(1));
+        let end = subkey_prefix(space.home.slot, self.generation(space.home), space.version.saturating_add(1));
         let Some(range) = span.stored(&begin, &end) else { return Ok(()) };
         let mut iterator = self.iterator(space, &range);
+        if self.held.is_none() {
+            return merged::go_over(iterator, begin.len(), span.reverse, overlay, each);
+        }
         if span.reverse {
             iterator.seek_to_last();
         } else {
@@ -106,9 +126,13 @@ impl View<'_> {
         Ok(iterator.status()?)
     }
 
+    fn generation(&self, home: Home) -> Generation {
+        debug_assert!(self.held.as_ref().is_none_or(|held| held.home == home));
+        self.held.as_ref().map_or_else(|| self.engine.live(home), |held| held.generation)
+    }
+
     fn begin(&self, space: Subspace) -> [u8; 14] {
-        debug_assert_eq!(space.home, self.held.home);
-        subkey_prefix(space.home.slot, self.held.generation, space.version)
+        subkey_prefix(space.home.slot, self.generation(space.home), space.version)
     }
 
     fn read(&self, family: Family, stored: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, EngineError> {

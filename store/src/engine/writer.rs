@@ -3,7 +3,10 @@
 //! A writer enters the gate, claims the stripes of the keys it is going to change, gathers writes, commits. A thread's commands of one
 //! turn share a writer: one batch, one record in the log. What is gathered is seen by reads through the writer and by nobody else.
 
-use std::{cell::Cell, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+};
 
 use rocksdb::WriteOptions;
 use sluice_topology::Slot;
@@ -16,6 +19,7 @@ use super::{
     families::Family,
     gate::Place,
     layout::{PREFIX_LEN, prefix, reclaim_key, subkey_prefix},
+    merged::Overlays,
     stripes::{Holder, Stripe, Stripes, Tried},
 };
 
@@ -34,6 +38,7 @@ pub struct Writer {
     holder: Holder,
     stripes: Vec<Stripe>,
     batch: Batch,
+    overlays: RefCell<Overlays>,
     /// Collections that go with it, and where among what was gathered their reclaim records are.
     discarded: Vec<(usize, Slot, Generation, u64)>,
     /// Keys it changed while somebody waited for them.
@@ -65,6 +70,7 @@ impl Writer {
             holder,
             stripes: Vec::new(),
             batch,
+            overlays: RefCell::default(),
             discarded: Vec::new(),
             ready: Vec::new(),
             expired: 0,
@@ -151,6 +157,7 @@ impl Writer {
     /// Forgets what was gathered after the first `len` records: a command that fails half-way changes nothing.
     pub fn truncate(&mut self, len: usize) {
         self.batch.truncate(len);
+        self.overlays.get_mut().truncate(len);
         self.expired_keys.retain(|(before, ..)| *before < len);
         self.discarded.retain(|(at, ..)| *at < len);
     }
@@ -201,6 +208,11 @@ impl Writer {
     /// Everything gathered, in order.
     pub(super) fn gathered_writes(&self) -> impl Iterator<Item = Write<'_>> {
         self.batch.writes()
+    }
+
+    /// The same, and what was sorted of it.
+    pub(super) fn gathered_and_sorted(&self) -> (&Batch, &RefCell<Overlays>) {
+        (&self.batch, &self.overlays)
     }
 
     /// Whether something of a collection was gathered.
@@ -320,6 +332,7 @@ impl Writer {
 
     fn release(&mut self) {
         self.batch.clear();
+        self.overlays.get_mut().truncate(0);
         self.subkeys = false;
         self.scores = false;
         self.discarded.clear();

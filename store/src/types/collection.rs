@@ -79,9 +79,6 @@ impl<'e> Members<'e> {
 
     /// Calls `with` with the value of a subkey, `None` when there is none. At most one point read, no copy.
     pub(super) fn get<R>(&self, family: Subkeys, subkey: &[u8], with: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, TypeError> {
-        if let Some(view) = self.keys.view() {
-            return Ok(with(view.get_subkey(self.space(family), subkey)?.as_deref()));
-        }
         {
             let writer = self.keys.writer().borrow();
             match writer.pending_subkey(self.space(family), subkey) {
@@ -90,7 +87,10 @@ impl<'e> Members<'e> {
                 Gathered::Nothing => {}
             }
         }
-        let found = self.keys.engine().get_subkey(self.space(family), subkey)?;
+        let found = match self.keys.view() {
+            Some(view) => view.get_subkey(self.space(family), subkey)?,
+            None => self.keys.engine().get_subkey(self.space(family), subkey)?,
+        };
         Ok(with(found.as_deref()))
     }
 
@@ -101,7 +101,7 @@ impl<'e> Members<'e> {
         subkeys: &[&[u8]],
         mut each: impl FnMut(Option<&[u8]>) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
-        if subkeys.len() < TOGETHER_MIN || self.keys.view().is_some() {
+        if subkeys.len() < TOGETHER_MIN {
             for subkey in subkeys {
                 if self.get(family, subkey, &mut each)?.is_break() {
                     break;
@@ -109,21 +109,41 @@ impl<'e> Members<'e> {
             }
             return Ok(());
         }
+        let space = self.space(family);
         for subkeys in subkeys.chunks(TOGETHER) {
-            let found = self.keys.engine().get_subkeys(self.space(family), subkeys.iter().copied());
-            for (subkey, found) in subkeys.iter().zip(found) {
-                let gathered = self.pending(family, subkey, |gathered| gathered.map(<[u8]>::to_vec));
-                let flow = match gathered {
-                    Gathered::Put(value) => each(Some(&value)),
-                    Gathered::Deleted => each(None),
-                    Gathered::Nothing => each(found?.as_deref()),
-                };
-                if flow.is_break() {
-                    return Ok(());
+            let flow = match self.keys.view() {
+                Some(view) => self.each_found(family, subkeys, view.get_subkeys(space, subkeys), &mut each),
+                None => {
+                    let found = self.keys.engine().get_subkeys(space, subkeys.iter().copied());
+                    self.each_found(family, subkeys, found, &mut each)
                 }
+            };
+            if flow?.is_break() {
+                break;
             }
         }
         Ok(())
+    }
+
+    /// Calls `each` with the values that were found, those that the writer has gathered since in their place; until it breaks.
+    fn each_found<V: std::ops::Deref<Target = [u8]>>(
+        &self,
+        family: Subkeys,
+        subkeys: &[&[u8]],
+        found: Vec<Result<Option<V>, EngineError>>,
+        mut each: impl FnMut(Option<&[u8]>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, TypeError> {
+        for (subkey, found) in subkeys.iter().zip(found) {
+            let flow = match self.pending(family, subkey, |gathered| gathered.map(<[u8]>::to_vec)) {
+                Gathered::Put(value) => each(Some(&value)),
+                Gathered::Deleted => each(None),
+                Gathered::Nothing => each(found?.as_deref()),
+            };
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Calls `each` for the subkeys of a span and their values, what the writer has gathered included; until it breaks. All as of one
@@ -134,11 +154,12 @@ impl<'e> Members<'e> {
         span: Span<'_>,
         each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
-        if let Some(view) = self.keys.view() {
-            return Ok(view.scan_subkeys(self.space(family), span, each)?);
-        }
         let overlay = self.keys.writer().borrow().overlay(self.space(family), &span);
-        Ok(self.keys.engine().scan_subkeys(self.space(family), span, &overlay, each)?)
+        match self.keys.view() {
+            Some(view) => view.scan_subkeys(self.space(family), span, &overlay, each)?,
+            None => self.keys.engine().scan_subkeys(self.space(family), span, &overlay, each)?,
+        }
+        Ok(())
     }
 }
 

@@ -61,6 +61,11 @@ pub enum TypeError {
     /// What RESTORE is given says nothing that can be stored.
     #[error("ERR Bad data format")]
     DamagedPayload,
+    /// A command would hold, or write, more than one may.
+    #[error(
+        "ERR the command needs more than {0} bytes of memory (command-memory-limit): use fewer or smaller keys at once, or raise the limit"
+    )]
+    TooMuch(usize),
     /// Storage refused or failed.
     #[error("{}", .0.reply())]
     Storage(#[from] EngineError),
@@ -112,12 +117,13 @@ pub struct Keyspace<'e> {
     view: Option<&'e View<'e>>,
     database: u8,
     now_ms: u64,
+    memory_max: usize,
 }
 
 impl<'e> Keyspace<'e> {
     /// The keys of a database as of that time, Unix milliseconds. Changes are gathered by the writer.
     pub fn new(engine: &'e Engine, writer: &'e RefCell<Writer>, database: u8, now_ms: u64) -> Self {
-        Self { engine, writer, prefetch: None, view: None, database, now_ms }
+        Self { engine, writer, prefetch: None, view: None, database, now_ms, memory_max: usize::MAX }
     }
 
     /// Those of another database.
@@ -137,10 +143,21 @@ impl<'e> Keyspace<'e> {
         Self { prefetch, ..self }
     }
 
-    /// The same, read as of the moment of a view, whose place is the only one that may be asked for. Nothing is gathered by the writer.
+    /// The same, read as of the moment of a view, if there is one, with what the writer has gathered over it. If the view is of one place, that is the only
+    /// one that may be asked for.
     #[must_use]
-    pub fn as_of(self, view: &'e View<'e>) -> Self {
-        Self { view: Some(view), ..self }
+    pub fn as_of(self, view: Option<&'e View<'e>>) -> Self {
+        Self { view, ..self }
+    }
+
+    /// The same, for a command that may hold so many bytes.
+    #[must_use]
+    pub fn within(self, memory_max: usize) -> Self {
+        Self { memory_max, ..self }
+    }
+
+    pub(super) fn memory_max(&self) -> usize {
+        self.memory_max
     }
 
     pub(super) fn view(&self) -> Option<&'e View<'e>> {
@@ -161,14 +178,14 @@ impl<'e> Keyspace<'e> {
 
     /// The record of a key, expired or not: what the writer gathered for it, what was read ahead, or what the database holds.
     pub(super) fn stored(&self, home: Home, key: &[u8]) -> Result<Option<Stored<'e>>, EngineError> {
-        if let Some(view) = self.view {
-            return view.get(home, key);
-        }
         let writer = self.writer.borrow();
         match writer.gathered_record(home, key) {
             Gathered::Put(stored) => return Ok(Some(stored)),
             Gathered::Deleted => return Ok(None),
             Gathered::Nothing => {}
+        }
+        if let Some(view) = self.view {
+            return view.get(home, key);
         }
         match self.prefetch.and_then(|prefetch| prefetch.get(&writer, home, key)) {
             Some(found) => Ok(found.as_ref().map(Stored::again)),

@@ -1,7 +1,5 @@
 //! Giving what a key holds another name, or another place: RENAME, COPY, MOVE.
 
-use std::ops::ControlFlow;
-
 use super::keyspace::{Keyspace, TypeError, discarded};
 use crate::engine::{Collection, EngineError, Home, Record, Span, Stored, Subkeys, Subspace};
 
@@ -70,17 +68,19 @@ impl Keyspace<'_> {
     }
 
     /// Copies a collection's subkeys to another place, under a new version; returns the body of its record there. Costs a read and a write a
-    /// subkey.
+    /// subkey. Refused when they are more than a command may hold.
     pub(super) fn copy_subkeys(&self, from: Home, to: Home, collection: Collection, extra: &[u8]) -> Result<Vec<u8>, TypeError> {
         let copy = Collection { version: self.engine().next_version()?, ..collection };
+        let mut allowance = self.allowance();
         for family in Subkeys::ALL {
             let space = Subspace { home: from, version: collection.version, family };
             let overlay = self.writer().borrow().overlay(space, &Span::ALL);
             let there = Subspace { home: to, version: copy.version, family };
             self.engine().scan_subkeys(space, Span::ALL, &overlay, |subkey, value| {
                 self.writer().borrow_mut().put_subkey(there, subkey, value);
-                ControlFlow::Continue(())
+                allowance.take(subkey.len() + value.len())
             })?;
+            allowance.check()?;
         }
         Ok([&copy.encode()[..], extra].concat())
     }

@@ -13,6 +13,9 @@ pub const SLOT_COUNT: u16 = 16384;
 pub struct Slot(u16);
 
 impl Slot {
+    /// The one with the lowest number.
+    pub const FIRST: Self = Self(0);
+
     /// The slot of that number, or `None` when it is not below [`SLOT_COUNT`].
     pub const fn new(number: u16) -> Option<Self> {
         if number < SLOT_COUNT { Some(Self(number)) } else { None }

@@ -9,7 +9,7 @@ use crate::{
     commands::{Class, CommandError, Context, numbers},
     protocol::Request,
     types::{
-        ScoreRange, Selection, SortedSet,
+        Allowance, ScoreRange, Selection, SortedSet,
         geo::{Place, Shape, boxes},
         parse_integer,
     },
@@ -121,7 +121,7 @@ fn search(cx: &mut Context<'_, '_>, request: &Request, form: Form) -> Outcome {
         asked.order = Some(Order::Ascending);
     }
     let found = match (set, asked.centre) {
-        (Some(set), Some(centre)) => find(&set, centre, &shape, &asked)?,
+        (Some(set), Some(centre)) => find(&set, centre, &shape, &asked, cx.keyspace().allowance())?,
         _ => Vec::new(),
     };
     match asked.store {
@@ -253,7 +253,13 @@ fn check(asked: &Asked<'_>, name: &[u8], form: Form) -> Result<Shape, CommandErr
 }
 
 /// The places of an area, in the order that was asked for and as many. Goes over nine ranges of scores at most.
-fn find(set: &SortedSet<'_>, centre: Place, shape: &Shape, asked: &Asked<'_>) -> Result<Vec<Found>, CommandError> {
+fn find(
+    set: &SortedSet<'_>,
+    centre: Place,
+    shape: &Shape,
+    asked: &Asked<'_>,
+    mut allowance: Allowance,
+) -> Result<Vec<Found>, CommandError> {
     let mut found = Vec::new();
     let enough = if asked.any { asked.count } else { u64::MAX };
     for (from, to) in boxes(centre, shape) {
@@ -265,10 +271,12 @@ fn find(set: &SortedSet<'_>, centre: Place, shape: &Shape, asked: &Asked<'_>) ->
             let place = Place::of_score(score);
             if let Some(distance) = shape.distance_m(centre, place) {
                 found.push(Found { member: member.to_vec(), score, place, distance: distance / asked.unit_m });
+                allowance.take(member.len())?;
             }
             if found.len() as u64 >= enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
     }
+    allowance.check()?;
     match asked.order {
         Some(Order::Ascending) => found.sort_by(|one, other| one.distance.total_cmp(&other.distance)),
         Some(Order::Descending) => found.sort_by(|one, other| other.distance.total_cmp(&one.distance)),

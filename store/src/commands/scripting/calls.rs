@@ -13,7 +13,7 @@ use crate::{
     cluster::Route,
     commands::{
         Context,
-        execute::execute_queued,
+        execute::{execute_queued, execute_walk},
         run::{asks_to_wait, keys, needs_memory, out_of_memory, route},
         table::{self, CommandSpec, Flags, Handler},
     },
@@ -79,7 +79,10 @@ impl<'c, 'n, 'r> Caller<'c, 'n, 'r> {
             prefetch: None,
             clock: None,
         };
-        execute_queued(&mut nested, spec, &request);
+        match spec.handler {
+            Handler::Walk(walker) => execute_walk(&mut nested, spec, &request, walker, &|| !control.look()),
+            _ => execute_queued(&mut nested, spec, &request),
+        }
         cx.session.executing = waits;
         if cx.writer.borrow().gathered_bytes() as u64 > cx.node.settings.script_write_limit.0 {
             control.end(Ended::Large);
@@ -153,6 +156,9 @@ fn is_refused(spec: &CommandSpec) -> bool {
         "connection" => !matches!(spec.name, "ping" | "echo" | "select"),
         "transactions" | "scripting" => true,
         "pubsub" => !matches!(spec.name, "publish" | "spublish" | "pubsub"),
-        _ => spec.flags.intersects(Flags::ADMIN.and(Flags::ADMIN_PLANE)) || !matches!(spec.handler, Handler::Now(_)),
+        _ => {
+            spec.flags.intersects(Flags::ADMIN.and(Flags::ADMIN_PLANE))
+                || !matches!(spec.handler, Handler::Now(_) | Handler::Walk(_))
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::{Outcome, replies, write_member};
 use crate::{
     commands::{Class, CommandError, Context, numbers},
     protocol::Request,
-    types::{Aggregate, Combination, SetOperation, parse_integer},
+    types::{Aggregate, Combination, Keyspace, SetOperation, parse_integer},
 };
 
 /// Which options a form of the commands has.
@@ -38,7 +38,8 @@ pub(in crate::commands) fn zdiff(cx: &mut Context<'_, '_>, request: &Request) ->
 }
 
 fn answer(cx: &mut Context<'_, '_>, name: &str, operation: SetOperation, request: &Request) -> Outcome {
-    let (combination, options) = look_up(cx, name, &request[1..], operation, Form::Answer)?;
+    let moment = cx.moment(request.len() - 2);
+    let (combination, options) = look_up(cx.keyspace().as_of(moment.as_ref()), name, &request[1..], operation, Form::Answer)?;
     let members = combination.members(operation, options.aggregate)?;
     let length = replies(cx.reply.version(), members.len(), options.with_scores);
     cx.reply.array(length);
@@ -60,9 +61,10 @@ pub(in crate::commands) fn zdiffstore(cx: &mut Context<'_, '_>, request: &Reques
 
 fn store(cx: &mut Context<'_, '_>, name: &'static str, operation: SetOperation, request: &Request) -> Outcome {
     let into = &request[1];
-    let (combination, options) = look_up(cx, name, &request[2..], operation, Form::Store)?;
-    let members = combination.members(operation, options.aggregate)?;
+    // Its keys are claimed.
     let keys = cx.keyspace();
+    let (combination, options) = look_up(keys, name, &request[2..], operation, Form::Store)?;
+    let members = combination.members(operation, options.aggregate)?;
     let held = keys.kind(into)?.is_some();
     let size = keys.sorted_set_store(into, members)?;
     if size > 0 {
@@ -75,20 +77,22 @@ fn store(cx: &mut Context<'_, '_>, name: &'static str, operation: SetOperation, 
 }
 
 pub(in crate::commands) fn zintercard(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
-    let (combination, options) = look_up(cx, "zintercard", &request[1..], SetOperation::Intersection, Form::Count)?;
+    let moment = cx.moment(request.len() - 2);
+    let keys = cx.keyspace().as_of(moment.as_ref());
+    let (combination, options) = look_up(keys, "zintercard", &request[1..], SetOperation::Intersection, Form::Count)?;
     let count = combination.common(options.limit)?;
     cx.reply.unsigned(count);
     Ok(())
 }
 
 /// From the number of keys on. As in Redis, keys are looked up, and their types judged, before the options are.
-fn look_up<'n>(
-    cx: &Context<'n, '_>,
+fn look_up<'e>(
+    all: Keyspace<'e>,
     name: &str,
     words: &[Bytes],
     operation: SetOperation,
     form: Form,
-) -> Result<(Combination<'n>, Options), CommandError> {
+) -> Result<(Combination<'e>, Options), CommandError> {
     let (number, rest) = words.split_first().ok_or_else(CommandError::syntax)?;
     let number = parse_integer(number)?;
     if number < 1 {
@@ -96,7 +100,7 @@ fn look_up<'n>(
     }
     let number = usize::try_from(number).unwrap_or(usize::MAX);
     let (keys, words) = rest.split_at_checked(number).ok_or_else(CommandError::syntax)?;
-    let mut combination = cx.keyspace().combination(keys.iter().map(AsRef::as_ref))?;
+    let mut combination = all.combination(keys.iter().map(AsRef::as_ref))?;
     let options = parse(words, number, operation, form)?;
     if let Some(weights) = &options.weights {
         combination.weigh(weights);

@@ -25,10 +25,10 @@ commands! {
     "expiretime"   2 READ  ONE   "7.0.0"  "O(1)" Now(keys::expiretime) "Unix time in seconds at which a key expires.";
     "pexpiretime"  2 READ  ONE   "7.0.0"  "O(1)" Now(keys::pexpiretime) "Unix time in milliseconds at which a key expires.";
     "persist"      2 WRITE ONE   "2.2.0"  "O(1)" Now(keys::persist) "Lets a key live for ever.";
-    "keys"         2 SLOW_READ NO_KEYS "1.0.0" "O(N) of all keys" LaterIn(all_keys::keys) "Every key whose name matches; SCAN gives them in pages.";
-    "randomkey"    1 SLOW_READ NO_KEYS "1.0.0" "O(1) mostly" LaterIn(all_keys::randomkey) "A key at random.";
+    "keys"         2 SLOW_READ NO_KEYS "1.0.0" "O(N) of all keys" Walk(all_keys::keys) "Every key whose name matches; SCAN gives them in pages.";
+    "randomkey"    1 SLOW_READ NO_KEYS "1.0.0" "O(1) mostly" Walk(all_keys::randomkey) "A key at random.";
     "touch"       -2 READ  ALL   "3.2.1"  "O(N) of the keys" Now(keys::exists) "How many of the keys exist.";
-    "scan"        -2 SLOW_READ NO_KEYS "2.8.0" "O(COUNT) a call" LaterIn(scan::scan) "Iterates over the keys, with MATCH, COUNT, TYPE.";
+    "scan"        -2 SLOW_READ NO_KEYS "2.8.0" "O(COUNT) a call" Walk(scan::scan) "Iterates over the keys, with MATCH, COUNT, TYPE.";
     "sort"        -2 SLOW_WRITE STORING "1.0.0" "O(N log N) of the elements" Now(sort::sort) "Sorts a list, set or sorted set, with BY, LIMIT, GET, ASC, DESC, ALPHA, STORE.";
     "sort_ro"     -2 SLOW_READ ONE "7.0.0" "O(N log N) of the elements" Now(sort::sort_ro) "Sorts a list, set or sorted set, with BY, LIMIT, GET, ASC, DESC, ALPHA.";
     "dump"         2 SLOW_READ ONE "2.6.0" "O(N) of the value" Now(serialized::dump) "The value in Redis' serialized form.";

@@ -1,12 +1,12 @@
 //! The server.
 
 use super::{ADMIN, ALONE, CONNECTION, DEBUG, FAST, MEMORY, NO_KEYS, NONE, PLANE, SECOND, SLOW_READ, SLOW_WRITE, SUBCOMMANDS};
-use crate::commands::{config, databases, debug, flush, info, memory, monitor, persistence, profile, scan, server, slow};
+use crate::commands::{all_keys, config, databases, debug, flush, info, memory, monitor, persistence, profile, server, slow};
 
 commands! {
     "server";
     "debug"       -2 DEBUG NO_KEYS "1.0.0" "see the subcommands" LaterIn(debug::debug) "SLEEP, RELOAD, PROTOCOL and what else tests ask for; see enable-debug-command.";
-    "dbsize"       1 SLOW_READ NO_KEYS "1.0.0" "O(N) of the keys" LaterIn(scan::dbsize) "How many keys there are, counted.";
+    "dbsize"       1 SLOW_READ NO_KEYS "1.0.0" "O(N) of the keys" Walk(all_keys::dbsize) "How many keys there are, counted.";
     "swapdb"       3 SLOW_WRITE NO_KEYS "4.0.0" "O(1)" LaterIn(databases::swapdb) "Exchanges what two databases hold.";
     "flushdb"     -1 SLOW_WRITE NO_KEYS "1.0.0" "O(N) of the slots that hold keys" LaterIn(server::flushdb) "Deletes every key of the database.";
     "flushall"    -1 SLOW_WRITE NO_KEYS "1.0.0" "O(N) of the slots that hold keys" LaterIn(server::flushall) "Deletes every key of every database.";

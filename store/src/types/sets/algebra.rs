@@ -40,7 +40,8 @@ impl<'e> Keyspace<'e> {
         combine(operation, self.all_members_of(keys)?, each)
     }
 
-    /// The same, into a key, whatever it held; returns how many members it has. Without any the key is gone.
+    /// The same, into a key, whatever it held; returns how many members it has. Without any the key is gone. Refused when that is more than a
+    /// command may hold.
     pub fn set_combine_into<'k>(
         &self,
         operation: SetOperation,
@@ -50,14 +51,16 @@ impl<'e> Keyspace<'e> {
         let sets = self.all_members_of(keys)?;
         // What it is combined from keeps its own version, if it is the same key.
         let mut change: MembersChange<'_, '_> = self.replace_collection(key, Kind::Set)?;
-        let mut size = 0;
+        let (mut size, mut allowance) = (0, self.allowance());
         combine_all(operation, sets, |member| {
-            if change.pending(Subkeys::Data, member) != Some(true) {
-                change.put(Subkeys::Data, member, b"");
-                size += 1;
+            if change.pending(Subkeys::Data, member) == Some(true) {
+                return ControlFlow::Continue(());
             }
-            ControlFlow::Continue(())
+            change.put(Subkeys::Data, member, b"");
+            size += 1;
+            allowance.take(member.len())
         })?;
+        allowance.check()?;
         change.grow(size);
         change.finish();
         Ok(size)

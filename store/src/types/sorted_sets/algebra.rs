@@ -6,6 +6,7 @@ use super::score::{decode, sortable};
 use crate::{
     engine::{Kind, Span, Subkeys},
     types::{
+        allowance::Allowance,
         collection::Members,
         keyspace::{Keyspace, TypeError},
         sets::{SetOperation, filtered},
@@ -25,7 +26,10 @@ pub enum Aggregate {
 }
 
 /// Sets and sorted sets that are to be combined.
-pub struct Combination<'e>(Vec<Option<Input<'e>>>);
+pub struct Combination<'e> {
+    inputs: Vec<Option<Input<'e>>>,
+    allowance: Allowance,
+}
 
 struct Input<'e> {
     members: Members<'e>,
@@ -66,36 +70,37 @@ impl<'e> Keyspace<'e> {
             }
             Ok(self.members(key, kind)?.map(|members| Input { members, kind, weight: 1.0 }))
         };
-        Ok(Combination(keys.map(of).collect::<Result<_, _>>()?))
+        Ok(Combination { inputs: keys.map(of).collect::<Result<_, _>>()?, allowance: self.allowance() })
     }
 }
 
 impl Combination<'_> {
     /// What the scores of each are multiplied by, in the order of the keys.
     pub fn weigh(&mut self, weights: &[f64]) {
-        for (input, weight) in self.0.iter_mut().zip(weights) {
+        for (input, weight) in self.inputs.iter_mut().zip(weights) {
             if let Some(input) = input {
                 input.weight = *weight;
             }
         }
     }
 
-    /// Members and scores of the combination, sorted by score, then by member: they are held in memory. A difference keeps the first one's
-    /// scores. Costs a scan of the smallest (intersection), the first (difference) or all (union), and a point read a member
+    /// Members and scores of the combination, sorted by score, then by member: they are held in memory, and refused when that is more than a
+    /// command may hold. A difference keeps the first one's scores. Costs a scan of the smallest (intersection), the first (difference) or all (union), and a point read a member
     /// and other key.
     pub fn members(mut self, operation: SetOperation, aggregate: Aggregate) -> Result<Vec<(Vec<u8>, f64)>, TypeError> {
         let mut found = match operation {
             SetOperation::Union => self.union(aggregate)?,
             SetOperation::Intersection => {
                 let mut found = Vec::new();
-                self.intersection(aggregate, |member, score| {
+                self.intersection(aggregate, |allowance, member, score| {
                     found.push((member.to_vec(), score));
-                    ControlFlow::Continue(())
+                    allowance.take(member.len())
                 })?;
                 found
             }
             SetOperation::Difference => self.difference()?,
         };
+        self.allowance.check()?;
         found.sort_by(|(member, score), (other, than)| sortable(*score).cmp(&sortable(*than)).then_with(|| member.cmp(other)));
         Ok(found)
     }
@@ -103,7 +108,7 @@ impl Combination<'_> {
     /// How many members all have, counted up to `limit`; 0: to the end.
     pub fn common(mut self, limit: u64) -> Result<u64, TypeError> {
         let mut count = 0;
-        self.intersection(Aggregate::Sum, |_, _| {
+        self.intersection(Aggregate::Sum, |_, _, _| {
             count += 1;
             if count == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
@@ -112,24 +117,28 @@ impl Combination<'_> {
 
     /// The smallest first, those of one size as they were named: in this order scores are added up.
     fn by_size(&mut self) {
-        self.0.sort_by_key(|input| input.as_ref().map_or(0, |input| input.members.size()));
+        self.inputs.sort_by_key(|input| input.as_ref().map_or(0, |input| input.members.size()));
     }
 
     fn union(&mut self, aggregate: Aggregate) -> Result<Vec<(Vec<u8>, f64)>, TypeError> {
         self.by_size();
-        let mut scores: HashMap<Vec<u8>, f64> = HashMap::new();
-        for input in self.0.iter().flatten() {
+        let (mut scores, allowance): (HashMap<Vec<u8>, f64>, _) = (HashMap::new(), &mut self.allowance);
+        for input in self.inputs.iter().flatten() {
+            if allowance.check().is_err() {
+                break;
+            }
             let mut outcome = Ok(());
             input.members.each(Subkeys::Data, Span::ALL, |member, value| match input.score(value) {
-                Ok(score) => {
-                    match scores.get_mut(member) {
-                        Some(before) => *before = aggregate.of(*before, score),
-                        None => {
-                            scores.insert(member.to_vec(), score);
-                        }
+                Ok(score) => match scores.get_mut(member) {
+                    Some(before) => {
+                        *before = aggregate.of(*before, score);
+                        ControlFlow::Continue(())
                     }
-                    ControlFlow::Continue(())
-                }
+                    None => {
+                        scores.insert(member.to_vec(), score);
+                        allowance.take(member.len())
+                    }
+                },
                 Err(error) => {
                     outcome = Err(error);
                     ControlFlow::Break(())
@@ -143,14 +152,14 @@ impl Combination<'_> {
     fn intersection(
         &mut self,
         aggregate: Aggregate,
-        mut each: impl FnMut(&[u8], f64) -> ControlFlow<()>,
+        mut each: impl FnMut(&mut Allowance, &[u8], f64) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
         // One that is not there is empty.
-        if self.0.iter().any(Option::is_none) {
+        if self.inputs.iter().any(Option::is_none) {
             return Ok(());
         }
         self.by_size();
-        let inputs: Vec<&Input<'_>> = self.0.iter().flatten().collect();
+        let (inputs, allowance): (Vec<&Input<'_>>, _) = (self.inputs.iter().flatten().collect(), &mut self.allowance);
         let Some((smallest, others)) = inputs.split_first() else { return Ok(()) };
         let mut outcome = Ok(());
         let asked: Vec<&Members<'_>> = others.iter().map(|other| &other.members).collect();
@@ -162,7 +171,7 @@ impl Combination<'_> {
                 Ok::<_, TypeError>(Ok(its.transpose()?.map_or(score, |its| aggregate.of(score, its))))
             });
             match combined.and_then(|score| score) {
-                Ok(score) => each(member, score),
+                Ok(score) => each(allowance, member, score),
                 Err(error) => {
                     outcome = Err(error);
                     ControlFlow::Break(())
@@ -173,14 +182,14 @@ impl Combination<'_> {
     }
 
     fn difference(&mut self) -> Result<Vec<(Vec<u8>, f64)>, TypeError> {
-        let mut inputs = self.0.iter();
+        let (mut inputs, allowance) = (self.inputs.iter(), &mut self.allowance);
         let Some(first) = inputs.next().and_then(Option::as_ref) else { return Ok(Vec::new()) };
         let others: Vec<&Members<'_>> = inputs.flatten().map(|other| &other.members).collect();
         let (mut found, mut outcome) = (Vec::new(), Ok(()));
         filtered(&first.members, &others, false, |member, value| match first.score(value) {
             Ok(score) => {
                 found.push((member.to_vec(), score));
-                ControlFlow::Continue(())
+                allowance.take(member.len())
             }
             Err(error) => {
                 outcome = Err(error);

@@ -190,10 +190,12 @@ impl Keyspace<'_> {
         to: &[u8],
     ) -> Result<u64, TypeError> {
         let mut change = SortedSetChange(self.replace_collection(to, Kind::SortedSet)?, Edges::default());
+        let mut allowance = self.allowance();
         from.each(selection, reverse, limit, |member, score| {
             change.put(member, None, score);
-            ControlFlow::Continue(())
+            allowance.take(member.len())
         })?;
+        allowance.check()?;
         let size = change.0.members().size();
         change.finish();
         Ok(size)
