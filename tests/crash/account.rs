@@ -1,9 +1,16 @@
 //! What a writer has asked for, in order, and what the store may hold after a crash: the state after some number of those operations,
 //! not fewer than it promised to keep, and never a state between two of them.
 
-use std::{collections::BTreeMap, ops::RangeInclusive};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
-use crate::ordered::OrderedOp;
+use crate::{
+    groups::{Group, GroupOp},
+    members::MembersOp,
+    ordered::OrderedOp,
+};
 
 /// The store's clock and the test's may differ by this much.
 const CLOCK_SLACK_MS: u64 = 1000;
@@ -33,6 +40,10 @@ pub(crate) enum Op {
     IncrementField(String, String),
     /// A command of lists or streams.
     Ordered(OrderedOp),
+    /// A command of sets or sorted sets.
+    Members(MembersOp),
+    /// A command of consumer groups.
+    Group(GroupOp),
     /// FLUSHDB: sent while no writer has anything under way.
     DeleteAll,
 }
@@ -62,6 +73,8 @@ impl Op {
             }
             Self::IncrementField(key, field) => words(&["HINCRBY", key, field, "1"]),
             Self::Ordered(op) => op.words(),
+            Self::Members(op) => op.words(),
+            Self::Group(op) => op.words(),
             Self::DeleteAll => words(&["FLUSHDB"]),
         }
     }
@@ -80,6 +93,8 @@ impl Op {
             Self::SetMany(pairs) => pairs.iter().map(|(key, _)| key.as_str()).collect(),
             Self::Delete(keys) => keys.iter().map(String::as_str).collect(),
             Self::Ordered(op) => op.keys(),
+            Self::Members(op) => op.keys(),
+            Self::Group(op) => vec![op.key()],
             Self::DeleteAll => return None,
         })
     }
@@ -91,8 +106,28 @@ pub(crate) enum Value {
     String(String),
     Hash(BTreeMap<String, String>),
     List(Vec<String>),
-    /// Its entries by their numbers; there may be none.
-    Stream(BTreeMap<u64, String>),
+    Set(BTreeSet<String>),
+    /// Scores of its members.
+    SortedSet(BTreeMap<String, i64>),
+    Stream(Stream),
+}
+
+/// A stream: its entries by their numbers, of which there may be none, and its groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stream {
+    pub(crate) entries: BTreeMap<u64, String>,
+    pub(crate) groups: BTreeMap<String, Group>,
+}
+
+impl Stream {
+    /// The one of that key, which is made if it is not there.
+    pub(crate) fn at<'s>(state: &'s mut State, key: &str) -> &'s mut Self {
+        let none = || Entry { value: Value::Stream(Self::default()), expires_at_ms: None };
+        match &mut state.entry(key.to_owned()).or_insert_with(none).value {
+            Value::Stream(stream) => stream,
+            other => panic!("{key} is a stream, and not {other:?}"),
+        }
+    }
 }
 
 impl From<&str> for Value {
@@ -167,6 +202,8 @@ fn apply(state: &mut State, op: &Op) {
             }
         }
         Op::Ordered(op) => op.apply(state),
+        Op::Members(op) => op.apply(state),
+        Op::Group(op) => op.apply(state),
         Op::DeleteAll => state.clear(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    account::{Entry, State, Value},
+    account::{Entry, State, Stream, Value},
     writer::Dice,
 };
 
@@ -125,13 +125,10 @@ impl OrderedOp {
             }),
             Self::Remove(key, element) => change_list(state, key, |list| list.retain(|found| found != element)),
             Self::Add(key, number, value, most) => {
-                let entry =
-                    state.entry(key.clone()).or_insert(Entry { value: Value::Stream(BTreeMap::new()), expires_at_ms: None });
-                if let Value::Stream(entries) = &mut entry.value {
-                    entries.insert(*number, value.clone());
-                    while most.is_some_and(|most| entries.len() > most) {
-                        entries.pop_first();
-                    }
+                let entries = &mut Stream::at(state, key).entries;
+                entries.insert(*number, value.clone());
+                while most.is_some_and(|most| entries.len() > most) {
+                    entries.pop_first();
                 }
             }
             Self::Delete(key, numbers) => {
@@ -161,8 +158,8 @@ fn change_list(state: &mut State, key: &str, change: impl FnOnce(&mut Vec<String
 
 /// Changes a stream that is there; without entries it stays.
 fn change_stream(state: &mut State, key: &str, change: impl FnOnce(&mut BTreeMap<u64, String>)) {
-    if let Some(Entry { value: Value::Stream(entries), .. }) = state.get_mut(key) {
-        change(entries);
+    if let Some(Entry { value: Value::Stream(stream), .. }) = state.get_mut(key) {
+        change(&mut stream.entries);
     }
 }
 
@@ -185,6 +182,6 @@ mod tests {
         assert_eq!(held(&state, "a"), None);
         OrderedOp::Add("s".into(), 5, "v".into(), None).apply(&mut state);
         OrderedOp::Delete("s".into(), vec![5]).apply(&mut state);
-        assert_eq!(held(&state, "s"), Some(Value::Stream(BTreeMap::new())));
+        assert_eq!(held(&state, "s"), Some(Value::Stream(Stream::default())));
     }
 }

@@ -1,7 +1,6 @@
 //! Writers that pipeline, until the connection breaks.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +8,6 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Context as _;
 use sluice_tests::{
     resp::{Answer, Connection},
     store::StoreProcess,
@@ -17,8 +15,11 @@ use sluice_tests::{
 use tokio::sync::RwLock;
 
 use crate::{
-    account::{Account, Entry, Op, State, Value},
+    account::{Account, Op, State},
+    groups::{self, GroupOp},
+    members::MembersOp,
     ordered::OrderedOp,
+    reading,
 };
 
 /// Keys of each kind a writer has.
@@ -77,7 +78,7 @@ impl Writer {
 
     /// Every key it may write.
     fn keys(&self) -> Vec<String> {
-        ["value", "counter", "short", "hash", "list", "stream"]
+        ["value", "counter", "short", "hash", "list", "stream", "set", "zset"]
             .iter()
             .flat_map(|kind| (0..KEYS).map(|number| self.key(kind, number)))
             .collect()
@@ -91,15 +92,25 @@ impl Writer {
         let key = self.key("value", dice.below(KEYS));
         let hash = self.key("hash", dice.below(KEYS / 4));
         let field = |dice: &mut Dice| format!("field:{}", dice.below(12));
-        let ordered = dice.below(40);
-        if ordered < 10 {
+        let collection = dice.below(60);
+        if collection < 30 {
             let mut name = |kind: &str| self.key(kind, dice.below(KEYS / 4));
-            let names = [name("list"), name("list"), name("stream")];
-            if ordered == 0 {
-                return Op::Delete(vec![names[dice.below(3) as usize].clone()]);
-            }
-            // Ids go up whatever becomes of those before.
-            return Op::Ordered(OrderedOp::random(dice, names, self.next_entry.fetch_add(1, Ordering::Relaxed)));
+            let (lists, stream) = ([name("list"), name("list")], name("stream"));
+            let (sets, sorted_sets) = ([name("set"), name("set")], [name("zset"), name("zset")]);
+            return match collection {
+                0 => Op::Delete(vec![lists[0].clone(), stream]),
+                1 => Op::Delete(vec![sets[0].clone(), sorted_sets[0].clone()]),
+                2 => Op::ExpireAt(sets[0].clone(), now_ms() + FAR_MS + dice.below(1000)),
+                3 => Op::ExpireAt(sorted_sets[0].clone(), now_ms() + FAR_MS + dice.below(1000)),
+                4..=13 => Op::Members(MembersOp::random(dice, sets, sorted_sets)),
+                14..=19 => Op::Group(GroupOp::random(dice, stream, self.next_entry.load(Ordering::Relaxed))),
+                _ => {
+                    let [list, other] = lists;
+                    // Ids go up whatever becomes of those before.
+                    let number = self.next_entry.fetch_add(1, Ordering::Relaxed);
+                    Op::Ordered(OrderedOp::random(dice, [list, other, stream], number))
+                }
+            };
         }
         match dice.below(30) {
             0..=4 => Op::Set(key, value(dice), None),
@@ -143,7 +154,7 @@ impl Writer {
             }
             for _ in 0..count {
                 match connection.answer().await {
-                    Ok(Answer::Error(text)) => anyhow::bail!("refused: {text}"),
+                    Ok(Answer::Error(text)) if !groups::is_refused(&text) => anyhow::bail!("refused: {text}"),
                     Ok(_) => self.with_account(Account::acknowledge),
                     Err(_) => return Ok(()),
                 }
@@ -151,77 +162,14 @@ impl Writer {
         }
     }
 
-    /// Reads every key it may have written. A hash that does not agree with itself is an error.
+    /// Reads every key it may have written. One that does not agree with itself is an error.
     pub(crate) async fn read_back(&self, connection: &mut Connection) -> anyhow::Result<State> {
         let mut state = State::new();
         for key in self.keys() {
-            let read = |name: &str| vec![name.to_owned(), key.clone()];
-            let commands = match key.split(':').next() {
-                Some("hash") => vec![read("HGETALL"), read("PEXPIRETIME"), read("HLEN")],
-                Some("list") => vec![[read("LRANGE"), words("0 -1")].concat(), read("PEXPIRETIME"), read("LLEN")],
-                Some("stream") => vec![[read("XRANGE"), words("- +")].concat(), read("PEXPIRETIME"), read("XLEN")],
-                _ => vec![read("GET"), read("PEXPIRETIME")],
-            };
-            let answers = connection.ask_all(&commands).await?;
-            let value = match &answers[0] {
-                elements @ Answer::Array(_) if commands[0][0] != "HGETALL" => {
-                    let size = Answer::Integer(elements.elements().len() as i64);
-                    anyhow::ensure!(
-                        answers[2] == size,
-                        "{key} is torn: {:?} says {:?}, there are {size:?}",
-                        commands[2],
-                        answers[2]
-                    );
-                    if commands[0][0] == "LRANGE" && elements.elements().is_empty() {
-                        continue;
-                    }
-                    ordered(&commands[0][0], elements)?
-                }
-                Answer::Bulk(Some(_)) => Value::String(text(&answers[0])?),
-                Answer::Bulk(None) => continue,
-                pairs @ Answer::Array(_) => {
-                    let pairs = pairs.elements().chunks(2);
-                    let fields = pairs.map(|pair| anyhow::Ok((text(&pair[0])?, text(&pair[1])?)));
-                    let fields = fields.collect::<anyhow::Result<BTreeMap<_, _>>>()?;
-                    let size = Answer::Integer(fields.len() as i64);
-                    anyhow::ensure!(answers[2] == size, "{key} is torn: HLEN {:?}, fields {fields:?}", answers[2]);
-                    if fields.is_empty() {
-                        continue;
-                    }
-                    Value::Hash(fields)
-                }
-                other => anyhow::bail!("{key}: {other:?}"),
-            };
-            // A key that expires between the two is gone.
-            match answers[1] {
-                Answer::Integer(-2) => {}
-                Answer::Integer(at) => {
-                    state.insert(key, Entry { value, expires_at_ms: u64::try_from(at).ok() });
-                }
-                ref other => anyhow::bail!("{key}: PEXPIRETIME {other:?}"),
+            if let Some(entry) = reading::read(connection, &key).await? {
+                state.insert(key, entry);
             }
         }
         Ok(state)
     }
-}
-
-fn words(text: &str) -> Vec<String> {
-    text.split(' ').map(str::to_owned).collect()
-}
-
-/// What LRANGE or XRANGE has answered.
-fn ordered(command: &str, answer: &Answer) -> anyhow::Result<Value> {
-    if command == "LRANGE" {
-        return Ok(Value::List(answer.elements().iter().map(text).collect::<anyhow::Result<_>>()?));
-    }
-    let entries = answer.elements().iter().map(|entry| {
-        let [id, fields] = entry.elements() else { anyhow::bail!("{entry:?}") };
-        let number = text(id)?.split_once('-').context("an id")?.0.parse()?;
-        Ok((number, text(fields.elements().get(1).context("a value")?)?))
-    });
-    Ok(Value::Stream(entries.collect::<anyhow::Result<_>>()?))
-}
-
-fn text(answer: &Answer) -> anyhow::Result<String> {
-    answer.text().map(str::to_owned).with_context(|| format!("no text: {answer:?}"))
 }
