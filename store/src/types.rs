@@ -29,7 +29,7 @@ mod substrings;
 mod usage;
 
 pub use allowance::Allowance;
-pub use bits::{BitOperation, FieldStep, FieldType, OverflowRule, count_bits, find_bit, read_field};
+pub use bits::{BitOperation, BitSet, FieldStep, FieldType, OverflowRule, count_bits, find_bit, read_field};
 pub use double::{double_text, human_text, parse_double, parse_exact_double};
 pub use field_expiry::{FIELD_EXPIRY_MS_MAX, FieldExpiry, FieldPersist};
 pub use hashes::Hash;

@@ -6,7 +6,7 @@ use super::{CommandError, Context};
 use crate::{
     clients::Class,
     protocol::Request,
-    types::{BitOperation, FieldStep, FieldType, OverflowRule, count_bits, find_bit, parse_integer, read_field},
+    types::{BitOperation, BitSet, FieldStep, FieldType, OverflowRule, count_bits, find_bit, parse_integer, read_field},
 };
 
 type Outcome = Result<(), CommandError>;
@@ -34,8 +34,10 @@ fn bit(word: &[u8]) -> Option<bool> {
 pub(super) fn setbit(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let at = offset(cx, &request[2], None)?;
     let on = bit(&request[3]).ok_or_else(|| CommandError::new("ERR bit is not an integer or out of range"))?;
-    let was = cx.keyspace().set_bit(&request[1], at, on)?;
-    cx.event(Class::String, "setbit", &request[1]);
+    let BitSet { was, changed } = cx.keyspace().set_bit(&request[1], at, on)?;
+    if changed {
+        cx.event(Class::String, "setbit", &request[1]);
+    }
     cx.reply.integer(i64::from(was));
     Ok(())
 }
@@ -156,8 +158,10 @@ pub(super) fn bitfield(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     if !steps.iter().any(|step| step.writes()) {
         return read_fields(cx, &request[1], &steps);
     }
-    let answers = cx.keyspace().bit_field(&request[1], &steps)?;
-    cx.event(Class::String, "setbit", &request[1]);
+    let (answers, changed) = cx.keyspace().bit_field(&request[1], &steps)?;
+    if changed {
+        cx.event(Class::String, "setbit", &request[1]);
+    }
     cx.reply.array(answers.len());
     for answer in answers {
         match answer {

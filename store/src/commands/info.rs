@@ -92,6 +92,7 @@ fn persistence(node: &Node) -> String {
     let yes = |value: bool| if value { "yes".to_owned() } else { "no".to_owned() };
     lines(&[
         ("loading", "0".into()),
+        ("rdb_changes_since_last_save", counters.committed_records.saturating_sub(saves.last_records).to_string()),
         ("rdb_bgsave_in_progress", u8::from(saves.running).to_string()),
         ("rdb_last_save_time", (saves.last_ms / 1000).to_string()),
         ("rdb_last_bgsave_status", if saves.failed { "err" } else { "ok" }.into()),

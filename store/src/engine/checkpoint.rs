@@ -37,6 +37,8 @@ pub struct Saves {
     pub failed: bool,
     /// How long the last attempt took, in milliseconds.
     pub last_duration_ms: Option<u64>,
+    /// Records that commands had committed when this process began to make the newest one, see [`super::Counters`]; 0: it made none.
+    pub last_records: u64,
 }
 
 /// Why no checkpoint is made.
@@ -135,6 +137,7 @@ impl Save<'_> {
         let (engine, started) = (self.0, Instant::now());
         let checkpoints = engine.checkpoints();
         let _making = checkpoints.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = engine.counters().committed_records;
         let outcome = engine.admit_write(false).and_then(|()| engine.make_checkpoint());
         let duration_ms = started.elapsed().as_millis() as u64;
         let mut known = checkpoints.known();
@@ -144,6 +147,7 @@ impl Save<'_> {
             Ok(name) => {
                 known.last_ms = made_at(name).unwrap_or(0);
                 known.last_name.clone_from(name);
+                known.last_records = records;
                 tracing::info!(name, duration_ms, "checkpoint made");
             }
             Err(error) => {

@@ -54,11 +54,23 @@ impl FieldStep {
     }
 }
 
+/// What SETBIT did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BitSet {
+    /// Whether the bit was set before.
+    pub was: bool,
+    /// Whether the string is another one now: one that is not is not written.
+    pub changed: bool,
+}
+
 impl Keyspace<'_> {
-    /// SETBIT: the bit that was there.
-    pub fn set_bit(&self, key: &[u8], offset: u64, on: bool) -> Result<bool, TypeError> {
+    /// SETBIT: the bit that was there, and whether the string is another one.
+    pub fn set_bit(&self, key: &[u8], offset: u64, on: bool) -> Result<BitSet, TypeError> {
         self.update(key, |current| {
             let (byte, mask) = ((offset / 8) as usize, 0x80u8 >> (offset % 8));
+            if current.and_then(|value| value.get(byte)).is_some_and(|found| (found & mask != 0) == on) {
+                return Ok((None, BitSet { was: on, changed: false }));
+            }
             let mut value = current.unwrap_or_default().to_vec();
             if value.len() <= byte {
                 value.resize(byte + 1, 0);
@@ -69,7 +81,7 @@ impl Keyspace<'_> {
             } else {
                 value[byte] &= !mask;
             }
-            Ok((Some(value), was))
+            Ok((Some(value), BitSet { was, changed: true }))
         })
     }
 
@@ -105,12 +117,14 @@ impl Keyspace<'_> {
         Ok(length)
     }
 
-    /// BITFIELD with steps that write: what each answers, `None` where it failed to fit.
-    pub fn bit_field(&self, key: &[u8], steps: &[FieldStep]) -> Result<Vec<Option<i64>>, TypeError> {
+    /// BITFIELD with steps that write: what each answers, `None` where it failed to fit; and whether the string is another one now. One that
+    /// is not is not written.
+    pub fn bit_field(&self, key: &[u8], steps: &[FieldStep]) -> Result<(Vec<Option<i64>>, bool), TypeError> {
         self.update(key, |current| {
             let mut value = current.unwrap_or_default().to_vec();
             let answers = steps.iter().map(|step| apply(&mut value, *step)).collect();
-            Ok((Some(value), answers))
+            let changed = current != Some(value.as_slice());
+            Ok((changed.then_some(value), (answers, changed)))
         })
     }
 }
