@@ -4,7 +4,11 @@ use std::{
     fs,
     io::Read as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::{Context as _, ensure};
@@ -177,6 +181,60 @@ async fn the_memory_of_rocksdb_is_in_the_profile_by_name() -> anyhow::Result<()>
     ensure!(kprofile(&store, &["RESET"]).await == simple("OK"));
     let svg = store.http("GET", "/debug/pprof/heap?flamegraph", &[&password])?;
     ensure!(!svg.text().contains("<title>rocksdb::Arena::AllocateNewBlock"), "RESET left it");
+    Ok(())
+}
+
+/// What `go tool pprof -top` makes of a profile.
+fn pprof(file: &Path) -> anyhow::Result<String> {
+    let read = Command::new("go").args(["tool", "pprof", "-top"]).arg(file).output();
+    let read = read.context("Go is needed for its pprof: `make setup` says where to get it")?;
+    ensure!(read.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&read.stderr));
+    Ok(String::from_utf8_lossy(&read.stdout).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pprof_itself_reads_heap_and_cpu_profiles_as_the_documentation_has_them_fetched() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[("memory-budget", "512mb")])?.start().await?;
+    ensure!(kprofile(&store, &["ENABLE"]).await == simple("OK"));
+    load(&store, 16).await?;
+    let password = format!("Authorization: Bearer {ADMIN_PASSWORD}");
+    let fetched = |path: &str, name: &str| -> anyhow::Result<PathBuf> {
+        let answer = store.http("GET", path, &[&password])?;
+        ensure!(answer.status == 200, "{path}: {}", answer.head);
+        let file = root.path().join(name);
+        fs::write(&file, answer.body)?;
+        Ok(file)
+    };
+    // redis-cli ends what it prints with a line's end, which is not of the profile.
+    let by_hand = root.path().join("heap.gz");
+    let command = "redis-cli -p \"$1\" KPROFILE MEMORY PPROF | head -c -1 >\"$2\"";
+    let status = Command::new("sh")
+        .args(["-c", command, "sh", &store.setup().admin_port.to_string()])
+        .arg(&by_hand)
+        .env("REDISCLI_AUTH", ADMIN_PASSWORD)
+        .status()?;
+    ensure!(status.success());
+    for file in [by_hand, fetched("/debug/pprof/heap", "heap.pb.gz")?] {
+        let top = pprof(&file)?;
+        ensure!(top.contains("Type: inuse_space") && top.contains("rocksdb::DBImpl::Write"), "{}:\n{top}", file.display());
+    }
+    // Something to see.
+    let stop = Arc::new(AtomicBool::new(false));
+    let busy = tokio::spawn({
+        let (stop, mut client) = (stop.clone(), store.client().await?);
+        async move {
+            while !stop.load(Ordering::Relaxed) {
+                let () = redis::cmd("SET").arg("key").arg("value").query_async(&mut client).await?;
+            }
+            anyhow::Ok(())
+        }
+    });
+    let cpu = fetched("/debug/pprof/profile?seconds=2", "cpu.pb.gz")?;
+    stop.store(true, Ordering::Relaxed);
+    busy.await??;
+    let top = pprof(&cpu)?;
+    ensure!(top.contains("Type: cpu") && top.contains("sluice_store"), "{top}");
     Ok(())
 }
 
