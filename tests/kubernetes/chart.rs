@@ -11,7 +11,7 @@ fn chart() -> String {
 }
 
 /// The rendered chart; settings as in `helm --set`.
-fn template(settings: &[&str]) -> anyhow::Result<String> {
+pub(super) fn template(settings: &[&str]) -> anyhow::Result<String> {
     let chart = chart();
     let mut arguments = vec!["template", "release", &chart, "--namespace", "somewhere", "--kube-version", "1.34.0"];
     for setting in settings {

@@ -6,6 +6,7 @@
 mod chart;
 mod disasters;
 mod lifecycle;
+mod monitoring;
 mod refusals;
 
 use std::{sync::OnceLock, time::Duration};
