@@ -31,7 +31,10 @@ pub(super) fn function(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         }
         b"flush" => {
             let known = |mode: &Bytes| mode.eq_ignore_ascii_case(b"async") || mode.eq_ignore_ascii_case(b"sync");
-            if rest.len() > 1 || !rest.iter().all(known) {
+            if rest.len() > 1 {
+                return Err(CommandError::subcommand("FUNCTION", &request[1]));
+            }
+            if !rest.iter().all(known) {
                 return Err(CommandError::new("ERR FUNCTION FLUSH only supports SYNC|ASYNC option"));
             }
             libraries::remove(cx.node, None)?;
@@ -43,6 +46,7 @@ pub(super) fn function(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
             let payload = scripting::dump_libraries();
             cx.reply.bulk(&payload);
         }
+        b"restore" if rest.len() > 2 => return Err(CommandError::subcommand("FUNCTION", &request[1])),
         b"restore" => restore(cx, rest)?,
         b"kill" if scripting::kill() => cx.reply.ok(),
         b"kill" => return Err(CommandError::new("NOTBUSY No scripts in execution right now.")),

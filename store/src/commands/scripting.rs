@@ -26,6 +26,7 @@ use std::{
 use bytes::Bytes;
 use mlua::{Lua, MultiValue, Table, Value};
 
+pub(super) use self::cache::count as cached;
 pub(super) use self::calls::Caller;
 pub use self::interpreter::memory_held;
 use self::{
@@ -258,7 +259,12 @@ fn run(
         }
     }
     match outcome {
-        Ok((value, booleans)) => values::write(cx.reply, &value, booleans).map_err(|error| broken(&error)),
+        Ok((value, booleans)) => {
+            if let Some(text) = values::error_of(&value) {
+                cx.node.stats.count_error(&text);
+            }
+            values::write(cx.reply, &value, booleans).map_err(|error| broken(&error))
+        }
         Err(failure) => {
             answer_failure(cx, name, &failure);
             Ok(())

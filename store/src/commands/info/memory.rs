@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::lines;
 use crate::{
+    commands::scripting,
     config::{plan_memory, process_memory},
     memory::{self, Owner},
     node::Node,
@@ -31,6 +32,7 @@ pub(super) fn memory(node: &Node) -> String {
     let (caches, process, heap) = (node.engine.cache_use(), process_memory(), memory::allocated());
     let (owners, records) = (node.memory.owners(), node.engine.counters().record_cache);
     let (anonymous, peak) = node.memory.used();
+    let libraries = scripting::libraries::all();
     let mut text = lines(&[
         ("used_memory", heap.allocated.to_string()),
         ("used_memory_human", human(heap.allocated)),
@@ -41,6 +43,9 @@ pub(super) fn memory(node: &Node) -> String {
         ("used_memory_anonymous", anonymous.to_string()),
         ("used_memory_anonymous_peak", peak.to_string()),
         ("used_memory_scripts", used(&owners, "scripts").to_string()),
+        ("number_of_cached_scripts", scripting::cached().to_string()),
+        ("number_of_libraries", libraries.len().to_string()),
+        ("number_of_functions", libraries.values().map(|library| library.functions.len()).sum::<usize>().to_string()),
         ("used_memory_scripts_human", human(used(&owners, "scripts"))),
         ("total_system_memory", process.machine.to_string()),
         ("total_system_memory_human", human(process.machine)),

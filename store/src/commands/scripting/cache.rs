@@ -46,6 +46,11 @@ impl Scripts {
     }
 }
 
+/// How many scripts are remembered.
+pub(in crate::commands) fn count() -> usize {
+    SCRIPTS.read().unwrap_or_else(PoisonError::into_inner).bodies.len()
+}
+
 /// Remembers a script of EVAL.
 pub(super) fn seen(sha: Sha, body: &[u8]) {
     if SCRIPTS.read().unwrap_or_else(PoisonError::into_inner).bodies.contains_key(&sha) {

@@ -81,7 +81,7 @@ pub(super) struct Interpreter {
     library_environment: Function,
     run: Function,
     scripts: HashMap<Sha, Function>,
-    /// Functions by name, and of which loading they are.
+    /// Functions by name, in lower case, and of which loading they are.
     pub(super) functions: HashMap<Bytes, Function>,
     pub(super) loaded: u64,
     /// Bytes it was last counted as.

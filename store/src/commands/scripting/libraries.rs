@@ -12,7 +12,7 @@ use mlua::{Function, MultiValue, Table, Value};
 
 use super::{
     Rights, broken,
-    interpreter::{self, Interpreter},
+    interpreter::{self, Ended, Interpreter},
 };
 use crate::{
     commands::CommandError,
@@ -58,8 +58,8 @@ fn split(code: &[u8]) -> Result<(String, Vec<u8>), CommandError> {
     }
     let end = code.iter().position(|byte| *byte == b'\n').ok_or_else(|| error("Invalid library metadata"))?;
     let line = String::from_utf8_lossy(&code[2..end]).into_owned();
-    let mut words = line.split_whitespace();
-    let engine = words.next().unwrap_or_default();
+    let (engine, rest) = line.split_once(char::is_whitespace).unwrap_or((&line, ""));
+    let words = rest.split_whitespace();
     if !engine.eq_ignore_ascii_case("lua") {
         return Err(error(&format!("Engine '{engine}' not found")));
     }
@@ -69,7 +69,10 @@ fn split(code: &[u8]) -> Result<(String, Vec<u8>), CommandError> {
             Some(("name", _)) if name.is_some() => {
                 return Err(error("Invalid metadata value, name argument was given multiple times"));
             }
-            Some(("name", given)) => name = Some(given.to_owned()),
+            Some(("name", given)) => {
+                let quoted = ['"', '\''].iter().find_map(|quote| given.strip_prefix(*quote)?.strip_suffix(*quote));
+                name = Some(quoted.unwrap_or(given).to_owned());
+            }
             _ => return Err(error(&format!("Invalid metadata value given: {word}"))),
         }
     }
@@ -95,7 +98,7 @@ fn register(interpreter: &mut Interpreter, body: &[u8]) -> mlua::Result<Result<V
         let register = scope.create_function_mut(|_, arguments: MultiValue| {
             let outcome = registration(arguments).and_then(|new| {
                 let mut all = registered.borrow_mut();
-                if all.iter().any(|(known, _)| known.name == new.0.name) {
+                if all.iter().any(|(known, _)| known.name.eq_ignore_ascii_case(&new.0.name)) {
                     return Err("Function already exists in the library".into());
                 }
                 all.push(new);
@@ -110,6 +113,7 @@ fn register(interpreter: &mut Interpreter, body: &[u8]) -> mlua::Result<Result<V
             Ok(Err(format!("Error compiling function: {}", interpreter::message(&error))))
         }
         Err(error) => Err(error),
+        Ok(Err(_)) if interpreter.control.ended() == Some(Ended::Late) => Ok(Err("FUNCTION LOAD timeout".into())),
         Ok(Err(failure)) => {
             let message = String::from_utf8_lossy(&failure.message).into_owned();
             Ok(Err(format!("Error registering functions: {message}")))
@@ -252,7 +256,7 @@ pub(in crate::commands) fn add(node: &Node, codes: &[&[u8]], replace: bool, alon
         libraries.remove(&name);
         let functions = try_register(memory_max, &body)?;
         for new in &functions {
-            if libraries.values().flat_map(|library| &library.functions).any(|known| known.name == new.name) {
+            if libraries.values().flat_map(|library| &library.functions).any(|known| known.name.eq_ignore_ascii_case(&new.name)) {
                 let shown = String::from_utf8_lossy(&new.name);
                 return Err(CommandError::new(format!("ERR Function {shown} already exists")));
             }
@@ -286,9 +290,9 @@ pub(in crate::commands) fn remove(node: &Node, name: Option<&str>) -> Result<boo
     Ok(true)
 }
 
-/// A function's rights.
+/// A function's rights. As in Redis, a name is found in any case.
 pub(super) fn find(name: &[u8]) -> Option<Registered> {
-    all().values().flat_map(|library| &library.functions).find(|known| known.name == name).cloned()
+    all().values().flat_map(|library| &library.functions).find(|known| known.name.eq_ignore_ascii_case(name)).cloned()
 }
 
 /// The function of that name in this thread's interpreter.
@@ -302,12 +306,14 @@ pub(super) fn callable(interpreter: &mut Interpreter, name: &[u8]) -> mlua::Resu
         for library in libraries.values() {
             let Ok((_, body)) = split(&library.code) else { continue };
             if let Ok(registered) = register(interpreter, &body)? {
-                interpreter.functions.extend(registered.into_iter().map(|(registered, function)| (registered.name, function)));
+                let functions = registered.into_iter();
+                let by_name = functions.map(|(registered, function)| (registered.name.to_ascii_lowercase().into(), function));
+                interpreter.functions.extend(by_name);
             }
         }
         interpreter.loaded = change;
     }
-    Ok(interpreter.functions.get(name).cloned())
+    Ok(interpreter.functions.get(name.to_ascii_lowercase().as_slice()).cloned())
 }
 
 /// The two tables that a function is called with.

@@ -27,8 +27,8 @@ end
 
 local globals = {
   assert = assert, collectgarbage = function(option) return option == "count" and gcinfo() or 0 end, error = error, gcinfo = gcinfo,
-  getmetatable = getmetatable, ipairs = ipairs, next = next, pairs = pairs, rawequal = rawequal, rawget = rawget,
-  select = select, setmetatable = setmetatable, tonumber = tonumber, tostring = tostring, type = type, unpack = unpack,
+  ipairs = ipairs, next = next, pairs = pairs, rawequal = rawequal, rawget = rawget,
+  select = select, tonumber = tonumber, tostring = tostring, type = type, unpack = unpack,
   _VERSION = _VERSION,
 }
 
@@ -43,6 +43,15 @@ end
 local resume = coroutine.resume
 function coroutine.resume(...) return caught(resume(...)) end
 
+function globals.setmetatable(where, meta)
+  if protected[where] then error(raise_at("Attempt to modify a readonly table"), 0) end
+  return setmetatable(where, meta)
+end
+local getmetatable = getmetatable
+function globals.getmetatable(where)
+  if protected[where] then return read_only({}) end
+  return getmetatable(where)
+end
 function globals.rawset(where, key, value)
   if protected[where] then error(raise_at("Attempt to modify a readonly table"), 0) end
   return rawset(where, key, value)
@@ -102,7 +111,10 @@ function redis.setresp(version)
 end
 function redis.error_reply(text)
   if type(text) ~= "string" then return {err = "ERR wrong number or type of arguments"} end
-  return {err = (text:gsub("^%-", ""))}
+  text = text:gsub("^%-", "")
+  -- A text of one word is no code.
+  if not text:find(" ") then text = "ERR " .. text end
+  return {err = text}
 end
 function redis.status_reply(text)
   if type(text) ~= "string" then return {err = "ERR wrong number or type of arguments"} end
@@ -119,18 +131,23 @@ end
 globals._G = read_only(setmetatable(globals, {__index = missing}))
 
 -- What a library of functions sees: while it is loaded it registers, and calls nothing.
-local while_loading = setmetatable({}, {__index = globals})
-local for_functions = {register_function = natives.register}
+local hidden, while_loading, loading = {math = true, getmetatable = true}, {}
+setmetatable(while_loading, {__index = function(where, name)
+  if not running.register then return globals[name] end
+  if hidden[name] then return missing(where, name) end
+  if name == "redis" or name == "server" then return loading end
+  return globals[name]
+end})
+local for_functions, not_while_loading = {register_function = natives.register}, {call = true, pcall = true, setresp = true, set_repl = true}
 for name, value in pairs(redis) do
-  if name ~= "call" and name ~= "pcall" and name ~= "setresp" then for_functions[name] = value end
+  if not not_while_loading[name] then for_functions[name] = value end
 end
 setmetatable(for_functions, {__index = function(where, name)
   local value = not running.register and redis[name]
   if value then return value end
   return missing(where, name)
 end})
-while_loading.redis = read_only(for_functions)
-while_loading.server = while_loading.redis
+loading = read_only(for_functions)
 local function library_environment()
   local environment = setmetatable({}, {
     __index = while_loading,

@@ -13,6 +13,14 @@ pub(super) fn write(reply: &mut ReplyWriter<'_>, value: &Value, booleans: bool) 
     nested(reply, value, booleans, 0)
 }
 
+/// The text of a value that is answered as an error.
+pub(super) fn error_of(value: &Value) -> Option<String> {
+    match value.as_table()?.raw_get::<Value>("err") {
+        Ok(Value::String(text)) => Some(text.to_string_lossy()),
+        _ => None,
+    }
+}
+
 fn nested(reply: &mut ReplyWriter<'_>, value: &Value, booleans: bool, depth: usize) -> mlua::Result<()> {
     match value {
         Value::String(text) => reply.bulk(&text.as_bytes()),
