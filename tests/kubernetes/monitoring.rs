@@ -34,7 +34,7 @@ fn is_of(object: &Value, kind: &str) -> bool {
 
 fn kinds(objects: &[Value]) -> Vec<&str> {
     let parts = SWITCHES.map(|(kind, _)| kind);
-    objects.iter().flat_map(|object| parts.into_iter().find(|kind| is_of(object, kind))).collect()
+    objects.iter().filter_map(|object| parts.into_iter().find(|kind| is_of(object, kind))).collect()
 }
 
 fn one<'o>(objects: &'o [Value], kind: &str) -> anyhow::Result<&'o Value> {
