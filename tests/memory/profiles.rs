@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
-use sluice_tests::store::{ADMIN_PASSWORD, Setup, StoreProcess, Volume, wait_for};
+use sluice_tests::{
+    repository,
+    store::{ADMIN_PASSWORD, Setup, StoreProcess, Volume, wait_for},
+};
 use sluice_topology::admin::Reply;
 
 async fn kprofile(store: &StoreProcess, words: &[&str]) -> Result<Reply, String> {
@@ -235,6 +238,32 @@ async fn pprof_itself_reads_heap_and_cpu_profiles_as_the_documentation_has_them_
     busy.await??;
     let top = pprof(&cpu)?;
     ensure!(top.contains("Type: cpu") && top.contains("sluice_store"), "{top}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jeprof_itself_reads_a_dump() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let found = Command::new(repository("scripts/from-debian")).args(["libjemalloc-dev", "usr/bin/jeprof"]).output()?;
+    if !found.status.success() {
+        eprintln!("jeprof is not here and cannot be fetched: {}", String::from_utf8_lossy(&found.stderr));
+        return Ok(());
+    }
+    let store = Setup::new(root.path().join("data"), &[("memory-budget", "512mb")])?.start().await?;
+    ensure!(kprofile(&store, &["ENABLE"]).await == simple("OK"));
+    load(&store, 16).await?;
+    let directory = root.path().join("profiles");
+    fs::create_dir(&directory)?;
+    ensure!(kprofile(&store, &["DUMP", &directory.to_string_lossy()]).await == simple("OK"));
+    let dump = fs::read_dir(&directory)?.next().context("a dump")??.path();
+    let binary = fs::read_link(format!("/proc/{}/exe", store.id()))?;
+    let jeprof = String::from_utf8(found.stdout)?;
+    let read = Command::new("perl").args([jeprof.trim(), "--text", "--cum"]).args([&binary, &dump]).output()?;
+    ensure!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    let text = String::from_utf8_lossy(&read.stdout).into_owned();
+    for wanted in ["rocksdb::DBImpl::Write", "sluice_store::"] {
+        ensure!(text.contains(wanted), "{wanted} is not in what jeprof says:\n{text}");
+    }
     Ok(())
 }
 
