@@ -239,6 +239,9 @@ async fn scripts_answer_as_those_of_redis_do() -> anyhow::Result<()> {
         theirs.ask(&["FUNCTION", "LOAD", library]).await?;
         let Answer::Bulk(Some(payload)) = theirs.ask(&["FUNCTION", "DUMP"]).await? else { anyhow::bail!("no dump") };
         ours.ask_bytes(&[&b"FUNCTION"[..], b"RESTORE", &payload]).await?;
+        let again = [&b"FUNCTION"[..], b"RESTORE", &payload];
+        let (expected, found) = (theirs.ask_bytes(&again).await?, ours.ask_bytes(&again).await?);
+        ensure!(expected == found && matches!(&found, Answer::Error(_)), "redis: {expected:?}, sluice: {found:?}");
         both(&mut theirs, &mut ours, &["FCALL", "there", "0"]).await?;
         let Answer::Bulk(Some(payload)) = ours.ask(&["FUNCTION", "DUMP"]).await? else { anyhow::bail!("no dump") };
         let restored = theirs.ask_bytes(&[&b"FUNCTION"[..], b"RESTORE", &payload, b"FLUSH"]).await?;

@@ -65,7 +65,8 @@ fn load(cx: &mut Context<'_, '_>, rest: &[Bytes]) -> Outcome {
         }
         [] => return Err(CommandError::syntax()),
     };
-    let names = libraries::add(cx.node, &[code.as_ref()], replace, false)?;
+    let added = libraries::add(cx.node, &[code.as_ref()], replace, false);
+    let names = added.map_err(|why| why.text(|name| format!("ERR Library '{name}' already exists")))?;
     names.iter().for_each(|name| cx.reply.bulk(name.as_bytes()));
     Ok(())
 }
@@ -84,7 +85,8 @@ fn restore(cx: &mut Context<'_, '_>, rest: &[Bytes]) -> Outcome {
     };
     let codes = scripting::restore_libraries(&rest[0])?;
     let codes: Vec<&[u8]> = codes.iter().map(Vec::as_slice).collect();
-    libraries::add(cx.node, &codes, replace, alone)?;
+    let added = libraries::add(cx.node, &codes, replace, alone);
+    added.map_err(|why| why.text(|name| format!("ERR Library {name} already exists")))?;
     cx.reply.ok();
     Ok(())
 }

@@ -238,9 +238,33 @@ pub(in crate::commands) fn all() -> Arc<BTreeMap<String, Library>> {
     LIBRARIES.read().unwrap_or_else(PoisonError::into_inner).by_name.clone()
 }
 
+/// Why libraries are not added.
+pub(in crate::commands) enum NotAdded {
+    /// There is one of that name.
+    Exists(String),
+    /// Anything else.
+    Refused(CommandError),
+}
+
+impl NotAdded {
+    /// As an error, with what is said of a library that there is.
+    pub(in crate::commands) fn text(self, exists: impl FnOnce(&str) -> String) -> CommandError {
+        match self {
+            Self::Exists(name) => CommandError::new(exists(&name)),
+            Self::Refused(error) => error,
+        }
+    }
+}
+
+impl<E: Into<CommandError>> From<E> for NotAdded {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
 /// Adds libraries, durably, all or none; with `replace` in the place of those of the same names, with `alone` in the place of all others.
 /// Their names.
-pub(in crate::commands) fn add(node: &Node, codes: &[&[u8]], replace: bool, alone: bool) -> Result<Vec<String>, CommandError> {
+pub(in crate::commands) fn add(node: &Node, codes: &[&[u8]], replace: bool, alone: bool) -> Result<Vec<String>, NotAdded> {
     let memory_max = node.settings.script_memory_limit.0 as usize;
     let old = all();
     let mut libraries = if alone { BTreeMap::new() } else { (*old).clone() };
@@ -251,14 +275,14 @@ pub(in crate::commands) fn add(node: &Node, codes: &[&[u8]], replace: bool, alon
     for code in codes {
         let (name, body) = split(code)?;
         if libraries.contains_key(&name) && !replace {
-            return Err(CommandError::new(format!("ERR Library '{name}' already exists")));
+            return Err(NotAdded::Exists(name));
         }
         libraries.remove(&name);
         let functions = try_register(memory_max, &body)?;
         for new in &functions {
             if libraries.values().flat_map(|library| &library.functions).any(|known| known.name.eq_ignore_ascii_case(&new.name)) {
                 let shown = String::from_utf8_lossy(&new.name);
-                return Err(CommandError::new(format!("ERR Function {shown} already exists")));
+                return Err(CommandError::new(format!("ERR Function {shown} already exists")).into());
             }
         }
         records.put(SystemKind::Function, name.as_bytes(), Seal::new().bytes(code).finish());
@@ -266,7 +290,7 @@ pub(in crate::commands) fn add(node: &Node, codes: &[&[u8]], replace: bool, alon
         names.push(name);
     }
     if libraries.values().map(|library| library.code.len()).sum::<usize>() > BYTES_MAX {
-        return Err(CommandError::new(format!("ERR the libraries of functions would have more than {BYTES_MAX} bytes")));
+        return Err(CommandError::new(format!("ERR the libraries of functions would have more than {BYTES_MAX} bytes")).into());
     }
     node.engine.admit_write(false)?;
     node.engine.write_system(records)?;
