@@ -44,7 +44,7 @@ impl GroupOp {
         let group = format!("group{}", dice.below(2));
         let consumer = |dice: &mut Dice| format!("consumer{}", dice.below(3));
         // Numbers are those of all streams of the writer, and entries are read some time after they were added.
-        let entries = |dice: &mut Dice| (0..20).map(|_| number.saturating_sub(dice.below(200))).collect::<Vec<_>>();
+        let entries = |dice: &mut Dice| (0..10).map(|_| number.saturating_sub(dice.below(80))).collect::<Vec<_>>();
         match dice.below(20) {
             0..=2 => Self::Create(stream, group),
             3..=10 => Self::Read(stream, group, consumer(dice), 1 + dice.below(8) as usize),

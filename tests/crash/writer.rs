@@ -92,18 +92,21 @@ impl Writer {
         let key = self.key("value", dice.below(KEYS));
         let hash = self.key("hash", dice.below(KEYS / 4));
         let field = |dice: &mut Dice| format!("field:{}", dice.below(12));
-        let collection = dice.below(60);
-        if collection < 30 {
+        let collection = dice.below(72);
+        if collection < 42 {
             let mut name = |kind: &str| self.key(kind, dice.below(KEYS / 4));
-            let (lists, stream) = ([name("list"), name("list")], name("stream"));
-            let (sets, sorted_sets) = ([name("set"), name("set")], [name("zset"), name("zset")]);
+            let (lists, sets, sorted_sets) =
+                ([name("list"), name("list")], [name("set"), name("set")], [name("zset"), name("zset")]);
+            // Few: what is read of one is then often claimed and acknowledged.
+            let stream = self.key("stream", dice.below(2));
             return match collection {
-                0 => Op::Delete(vec![lists[0].clone(), stream]),
+                0 if dice.below(6) == 0 => Op::Delete(vec![lists[0].clone(), stream]),
+                0 => Op::Delete(vec![lists[0].clone()]),
                 1 => Op::Delete(vec![sets[0].clone(), sorted_sets[0].clone()]),
                 2 => Op::ExpireAt(sets[0].clone(), now_ms() + FAR_MS + dice.below(1000)),
                 3 => Op::ExpireAt(sorted_sets[0].clone(), now_ms() + FAR_MS + dice.below(1000)),
                 4..=13 => Op::Members(MembersOp::random(dice, sets, sorted_sets)),
-                14..=19 => Op::Group(GroupOp::random(dice, stream, self.next_entry.load(Ordering::Relaxed))),
+                14..=25 => Op::Group(GroupOp::random(dice, stream, self.next_entry.load(Ordering::Relaxed))),
                 _ => {
                     let [list, other] = lists;
                     // Ids go up whatever becomes of those before.
