@@ -150,7 +150,7 @@ async fn callers_at_once_get_whole_dumps_and_the_store_goes_on() -> anyhow::Resu
     ensure!(dumps(&directory)? == 3, "the newest three stay");
     for entry in fs::read_dir(&directory)? {
         let text = fs::read_to_string(entry?.path())?;
-        ensure!(text.starts_with("heap_v2/524288\n") && text.contains("\nMAPPED_LIBRARIES:\n"), "a dump is whole");
+        ensure!(text.starts_with("heap_v2/1048576\n") && text.contains("\nMAPPED_LIBRARIES:\n"), "a dump is whole");
     }
     Ok(())
 }

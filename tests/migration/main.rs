@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
 
 mod buffers;
+mod every_fault;
 mod faults;
 mod hashes;
 mod history;

@@ -60,9 +60,12 @@ pub(crate) fn descriptors(options: &EngineOptions, cache: &Cache, removable: &Ar
     all
 }
 
-/// Options of a table file that is built apart and ingested into that family.
+/// Options of a table file that is built apart and ingested into that family. Compressed as the upper levels are: what the last one has on
+/// top would take the processor longer than everything else, and the next compaction that the file is part of does it.
 pub(crate) fn of_incoming(family: Family, options: &EngineOptions, cache: &Cache) -> Options {
-    family_options(family, options, cache)
+    let mut incoming = family_options(family, options, cache);
+    incoming.set_bottommost_compression_type(options.tuning.compression_types().0);
+    incoming
 }
 
 fn family_options(family: Family, options: &EngineOptions, cache: &Cache) -> Options {

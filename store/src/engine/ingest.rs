@@ -19,6 +19,8 @@ const DIRECTORY: &str = "incoming";
 /// A file that overlaps what is in a memtable is refused rather than have all writes wait for a flush; after one of our own flushes it
 /// is tried again, so often.
 const TRIES: u32 = 8;
+/// Bytes that are put between two looks at a file's size.
+const ASK_BYTES: usize = 256 << 10;
 
 /// Where files are built, and what they are called.
 pub(crate) struct Incoming {
@@ -64,7 +66,7 @@ impl Engine {
         let options = RawFamily::ALL.map(|family| families::of_incoming(family.0, self.options(), &cache));
         let (mut open, mut ingested, mut stored): (Option<Open<'_>>, _, _) = (None, Ingested::default(), Vec::new());
         next(&mut |generation, record| {
-            if let Some(full) = open.take_if(|open| open.family != record.family || open.writer.file_size() >= file_bytes) {
+            if let Some(full) = open.take_if(|open| open.family != record.family || open.is_full(file_bytes)) {
                 self.ingest(full, &mut ingested)?;
             }
             let file = match &mut open {
@@ -80,6 +82,7 @@ impl Engine {
             let value = record.value.ok_or_else(|| EngineError::RawBatch("a snapshot holds a deletion".into()))?;
             // Refused by RocksDB when it is not in order.
             file.writer.put(&stored, value).map_err(EngineError::from)?;
+            file.unasked += stored.len() + value.len();
             Ok(())
         })?;
         if let Some(last) = open {
@@ -137,6 +140,8 @@ struct Open<'a> {
     family: RawFamily,
     held: BTreeSet<(Slot, Generation)>,
     last: Option<(Slot, Generation)>,
+    /// Bytes put since its size was asked for.
+    unasked: usize,
 }
 
 impl<'a> Open<'a> {
@@ -145,6 +150,15 @@ impl<'a> Open<'a> {
         let path = Temporary(engine.incoming().fresh()?);
         let writer = SstFileWriter::create(options);
         writer.open(&path.0)?;
-        Ok(Self { writer, path, family, held: BTreeSet::new(), last: None })
+        Ok(Self { writer, path, family, held: BTreeSet::new(), last: None, unasked: 0 })
+    }
+
+    /// Asked for every record: the file itself is not.
+    fn is_full(&mut self, file_bytes: u64) -> bool {
+        if self.unasked < ASK_BYTES {
+            return false;
+        }
+        self.unasked = 0;
+        self.writer.file_size() >= file_bytes
     }
 }

@@ -80,13 +80,18 @@ impl Tuning {
         blocks.set_block_size(self.block_bytes);
     }
 
-    /// Sets what is of a family.
-    pub(crate) fn of_family(&self, options: &mut Options) {
-        let (all, last) = match self.compression {
+    /// The compression of all levels, and of the last.
+    pub(crate) fn compression_types(&self) -> (DBCompressionType, DBCompressionType) {
+        match self.compression {
             Compression::None => (DBCompressionType::None, DBCompressionType::None),
             Compression::Lz4 => (DBCompressionType::Lz4, DBCompressionType::Zstd),
             Compression::Zstd => (DBCompressionType::Zstd, DBCompressionType::Zstd),
-        };
+        }
+    }
+
+    /// Sets what is of a family.
+    pub(crate) fn of_family(&self, options: &mut Options) {
+        let (all, last) = self.compression_types();
         options.set_compression_type(all);
         options.set_bottommost_compression_type(last);
         options.set_target_file_size_base(self.table_bytes);

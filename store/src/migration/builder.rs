@@ -1,6 +1,6 @@
 //! What a target makes of a snapshot: pieces of the stream come in, files go into the database.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use sluice_topology::Slot;
@@ -76,11 +76,19 @@ pub(super) fn join(
     staged: &BTreeMap<Slot, Generation>,
     put: &mut dyn FnMut(Generation, RawRecord<'_>) -> Result<(), MigrationError>,
 ) -> Result<(), MigrationError> {
+    // A slot's records come together.
+    let last = Cell::new(None);
+    let of = |slot: Slot| {
+        last.get().filter(|(last, _)| *last == slot).or_else(|| {
+            last.set(staged.get(&slot).map(|generation| (slot, *generation)));
+            last.get()
+        })
+    };
     let begun = joiner.push(
         piece,
-        |slot| staged.contains_key(&slot),
-        |record| match staged.get(&record.slot) {
-            Some(generation) => put(*generation, record),
+        |slot| of(slot).is_some(),
+        |record| match of(record.slot) {
+            Some((_, generation)) => put(generation, record),
             None => Ok(()),
         },
     )?;

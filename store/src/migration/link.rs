@@ -103,7 +103,7 @@ impl Link {
     /// Sends a piece of the stream, once there is room in the window. May be given up: the frame then goes with the next use.
     pub(super) async fn send(&mut self, kind: FrameKind, piece: Piece) -> Result<(), MigrationError> {
         let records = piece.records;
-        let pack = self.fit.packs() && self.fit.worth(piece.sample());
+        let pack = self.fit.packs(|| piece.sample());
         let frame = piece.frame(kind, self.attempt, self.tally.frames, pack);
         let held = self.migrations.buffers.hold(frame.len());
         while self.in_flight_bytes > 0

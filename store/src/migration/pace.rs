@@ -85,14 +85,9 @@ impl Fit {
         self.batch.clone()
     }
 
-    /// Whether batches that shrink are worth packing.
-    pub(super) fn packs(&self) -> bool {
-        self.packs
-    }
-
-    /// Whether a batch of which so many thousandths would be left is packed.
-    pub(super) fn worth(&self, thousandths: usize) -> bool {
-        self.packs && thousandths < PACK_BELOW
+    /// Whether a batch is packed of which so many thousandths would be left; `sample` is asked where that is worth anything.
+    pub(super) fn packs(&self, sample: impl FnOnce() -> usize) -> bool {
+        self.packs && sample() < PACK_BELOW
     }
 
     /// A batch was acknowledged; the sender had waited for it, the peer of that for its own disk.
@@ -123,20 +118,20 @@ mod tests {
     fn batches_grow_with_the_link_and_are_packed_where_the_link_is_what_is_waited_for() {
         let started = Instant::now();
         let mut fit = Fit::new(4 << 20, started);
-        assert_eq!((batch(&fit), fit.packs()), (1 << 20, false));
+        assert_eq!((batch(&fit), fit.packs(|| 500)), (1 << 20, false));
         // 1 MiB every 2 ms, nothing waited for: half a gibibyte a second.
         (1..=150)
             .for_each(|at| fit.acknowledged(1 << 20, Duration::ZERO, Duration::ZERO, started + Duration::from_millis(2 * at)));
-        assert_eq!((batch(&fit), fit.packs()), (4 << 20, false));
+        assert_eq!((batch(&fit), fit.packs(|| 500)), (4 << 20, false));
         let later = started + Duration::from_secs(1);
         let mut fit = Fit::new(4 << 20, later);
         // 1 MiB every 100 ms, almost all of it waiting, first for the peer's disk, then for the link.
         let wait = Duration::from_millis(90);
         (1..=10).for_each(|at| fit.acknowledged(1 << 20, wait, wait, later + Duration::from_millis(100 * at)));
-        assert_eq!((batch(&fit), fit.packs(), fit.worth(500)), (1 << 20, false, false));
+        assert_eq!((batch(&fit), fit.packs(|| 500)), (1 << 20, false));
         (11..=20).for_each(|at| fit.acknowledged(1 << 20, wait, Duration::ZERO, later + Duration::from_millis(100 * at)));
-        assert_eq!((batch(&fit), fit.packs()), (1 << 20, true));
-        assert!(fit.worth(500) && !fit.worth(950));
+        assert_eq!((batch(&fit), fit.packs(|| 500)), (1 << 20, true));
+        assert!(!fit.packs(|| 950));
     }
 
     #[tokio::test]

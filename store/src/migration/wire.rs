@@ -200,11 +200,15 @@ impl<E, F: FnMut(Piece) -> Result<(), E>> Cutter<F> {
         }
         piece.records += 1;
         piece.keys += u32::from(record.family.to_byte() == 0 && record.value.is_some());
-        piece.bytes.push(record.family.to_byte());
-        piece.bytes.push(if record.value.is_some() { 0 } else { DELETED });
-        piece.bytes.extend_from_slice(&record.slot.get().to_be_bytes());
-        piece.bytes.extend_from_slice(&(record.key.len() as u32).to_be_bytes());
-        piece.bytes.extend_from_slice(&(value.len() as u32).to_be_bytes());
+        let (slot, key_len, value_len) =
+            (record.slot.get().to_be_bytes(), (record.key.len() as u32).to_be_bytes(), (value.len() as u32).to_be_bytes());
+        let mut head = [0; RECORD_HEAD];
+        head[0] = record.family.to_byte();
+        head[1] = if record.value.is_some() { 0 } else { DELETED };
+        head[2..4].copy_from_slice(&slot);
+        head[4..8].copy_from_slice(&key_len);
+        head[8..].copy_from_slice(&value_len);
+        piece.bytes.extend_from_slice(&head);
         piece.bytes.extend_from_slice(record.key);
         let mut rest = value;
         while self.piece.payload_len() + rest.len() > most {
