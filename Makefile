@@ -51,6 +51,11 @@ crash-loop: setup ## kill -9 and check, KILLS=200 times under each policy, with 
 	$(ENV) cargo build --quiet --locked -p sluice-store && \
 	SLUICE_CRASH_KILLS=$(or $(KILLS),200) cargo test --quiet --locked -p sluice-tests --test crash durability -- --nocapture
 
+.PHONY: fault-loop
+fault-loop: setup ## Migrations in which links break and nodes die at random, ROUNDS=100, under writes of every type, every element checked after each
+	$(ENV) cargo build --quiet --locked -p sluice-store && \
+	SLUICE_FAULT_ROUNDS=$(or $(ROUNDS),100) cargo test --quiet --locked -p sluice-tests --test migration every_fault -- --nocapture
+
 .PHONY: fuzz
 fuzz: setup ## Fuzz what arrives from outside, FUZZ_SECONDS=60 a target (FUZZ_TARGETS="reader codecs payload script")
 	scripts/fuzz

@@ -1,7 +1,7 @@
 //! Faults of every kind, drawn by a seed, round after round, while writers of every type add and take away: after each round what was
 //! acknowledged is there once, what was taken away has not come back, and the node that gave the slots away holds nothing of them.
 //!
-//! `SLUICE_FAULT_ROUNDS=200` for long, `SLUICE_FAULT_SEED` for the same again.
+//! `make fault-loop` for long; `SLUICE_FAULT_SEED` draws the same faults again, at about the same moments.
 
 use std::{
     collections::BTreeMap,
@@ -220,7 +220,7 @@ impl Dice {
     }
 }
 
-/// Makes something go wrong in the middle of a migration. Says what, and whether the job is to be over without having moved everything.
+/// Makes something go wrong in the middle of a migration. Says what.
 async fn spoil(
     cluster: &mut LocalCluster,
     proxies: &[Proxy; 2],
