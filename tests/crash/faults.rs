@@ -325,28 +325,33 @@ async fn a_failed_fsync_acknowledges_nobody_and_ends_the_process() -> anyhow::Re
     Ok(())
 }
 
+async fn set(store: &StoreProcess, name: &str, value: &str) -> anyhow::Result<()> {
+    Ok(redis::cmd("CONFIG").arg(&["SET", name, value]).query_async(&mut store.client().await?).await?)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_without_room_takes_no_slots_until_it_has_some() -> anyhow::Result<()> {
+async fn a_target_that_runs_out_of_room_takes_no_slots_until_it_has_some() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
-    let cluster = LocalCluster::start(root.path(), 2, 1, &[("migrate-backoff-ms-max", "200")]).await?;
+    // Slow enough to be met in the middle.
+    let settings = [("migrate-backoff-ms-max", "200"), ("migrate-rate", "64kb")];
+    let cluster = LocalCluster::start(root.path(), 2, 1, &settings).await?;
     let (keys, error) = write(&mut cluster.node(0).client().await?, 0, 200).await;
     ensure!(error.is_none(), "{error:?}");
-    let room = |bytes: &'static str| async {
-        let mut client = cluster.node(1).client().await?;
-        anyhow::Ok(redis::cmd("CONFIG").arg(&["SET", "disk-free-min", bytes]).query_async::<()>(&mut client).await?)
-    };
-    // More than any disk has.
-    room("1000000gb").await?;
-    wait_for("the disk to be too small", || async { Ok(cluster.node(1).info("storage_fault").await? == "low_space") }).await?;
     let job = cluster.migrate(0, 1, &SlotRanges::full()).await?;
-    wait_for("attempts to be undone, by that name", || async {
+    wait_for("a part to be sent", || async {
         let jobs = cluster.status(0).await?.migrations;
-        let status = jobs.iter().find(|status| status.job == job).context("the job is forgotten")?;
-        Ok(status.attempts > 1 && status.last_error.contains("disk-free-min"))
+        Ok(jobs.iter().any(|status| status.job == job && status.batches > 0))
     })
     .await?;
-    check(cluster.node(0), keys).await?;
-    room("0").await?;
+    // More than any disk has.
+    set(cluster.node(1), "disk-free-min", "1000000gb").await?;
+    let status = cluster.ended(0, job).await?;
+    ensure!(status.state == MigrationState::Failed && status.last_error.contains("the disk has"), "{status:?}");
+    ensure!(cluster.status(1).await?.owned().union(&cluster.status(0).await?.owned()) == SlotRanges::full(), "a slot is lost");
+    set(cluster.node(1), "disk-free-min", "0").await?;
+    set(cluster.node(0), "migrate-rate", "0").await?;
+    let left = cluster.status(0).await?.owned();
+    let job = cluster.migrate(0, 1, &left).await?;
     let status = cluster.ended(0, job).await?;
     ensure!(status.state == MigrationState::Done, "{status:?}");
     check(cluster.node(1), keys).await?;

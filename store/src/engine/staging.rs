@@ -91,7 +91,7 @@ impl Engine {
                     Some(key) if key >= &begin[..] => {}
                     _ => iterator.seek(begin),
                 }
-                while let Some((key, value)) = iterator.item().filter(|(key, _)| *key < &end[..]) {
+                while let Some((key, value)) = iterator.item().filter(|(key, _)| key.first_chunk() == Some(&begin)) {
                     each(RawRecord { family, slot: *slot, key: &key[PREFIX_LEN..], value: Some(value) })?;
                     iterator.next();
                 }
