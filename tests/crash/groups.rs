@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    account::{State, Stream, Value},
-    writer::Dice,
-};
+use sluice_tests::dice::Dice;
+
+use crate::account::{State, Stream, Value};
 
 /// A consumer group: the number of the last entry that was delivered, and what is delivered and not acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use sluice_tests::{
+    dice::Dice,
     resp::{Answer, Connection},
     store::{Setup, StoreProcess},
 };
@@ -11,7 +12,7 @@ use tokio::sync::RwLock;
 
 use crate::{
     account::{Account, Checked, Op},
-    writer::{Dice, Writer, now_ms},
+    writer::{Writer, now_ms},
 };
 
 /// Writers at once.

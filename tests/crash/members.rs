@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{
-    account::{Entry, State, Value},
-    writer::Dice,
-};
+use sluice_tests::dice::Dice;
+
+use crate::account::{Entry, State, Value};
 
 /// One command that changes sets or sorted sets of one writer.
 #[derive(Clone, Debug)]

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    account::{Entry, State, Stream, Value},
-    writer::Dice,
-};
+use sluice_tests::dice::Dice;
+
+use crate::account::{Entry, State, Stream, Value};
 
 /// One command that changes a list or a stream of one writer.
 #[derive(Clone, Debug)]

@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use sluice_tests::{
+    dice::Dice,
     proxy::{Link, Proxy, Way},
     resp::{Answer, Connection},
     store::{LocalCluster, wait_for},
@@ -208,18 +209,6 @@ impl Writer {
     }
 }
 
-/// Splitmix64.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % end
-    }
-}
-
 /// Makes something go wrong in the middle of a migration. Says what.
 async fn spoil(
     cluster: &mut LocalCluster,
@@ -288,7 +277,7 @@ async fn what_is_acknowledged_of_every_type_is_there_once_whatever_goes_wrong() 
         connection: None,
     };
     let writers: Vec<Arc<Mutex<Writer>>> = (0..TYPES.len() * KEYS).map(|at| Arc::new(Mutex::new(writer(at)))).collect();
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let (mut from, mut to) = (0, 1);
     for round in 0..rounds {
         let over = Arc::new(AtomicBool::new(false));

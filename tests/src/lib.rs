@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 pub mod bench;
+pub mod dice;
 pub mod history;
 pub mod kubernetes;
 pub mod load;

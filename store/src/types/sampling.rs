@@ -3,15 +3,21 @@
 use std::hash::{BuildHasher as _, RandomState};
 
 /// Numbers that nobody can tell the next of without trying; not for secrets.
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     pub(super) fn new() -> Self {
         Self(RandomState::new().hash_one(0u8))
     }
 
+    /// The same numbers for the same seed.
+    #[cfg(test)]
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// A number below that bound, which is above 0, each as likely as any (splitmix64, scaled).
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -15,6 +15,7 @@ use super::{
     Call, History, Operation, Reply,
     client::{Answered, Client},
 };
+use crate::dice::Dice;
 
 /// What the clients do.
 #[derive(Clone, Debug)]
@@ -61,7 +62,7 @@ impl Recording {
                 let worker = Worker {
                     number,
                     client: Client::new(addresses.clone(), number, plan.patience),
-                    random: plan.seed.wrapping_mul(0x9e37_79b9).wrapping_add(number as u64),
+                    dice: Dice::new(plan.seed.wrapping_mul(0x9e37_79b9).wrapping_add(number as u64)),
                     clock,
                     history: History::default(),
                 };
@@ -115,7 +116,7 @@ fn now(clock: Instant) -> u64 {
 struct Worker {
     number: usize,
     client: Client,
-    random: u64,
+    dice: Dice,
     clock: Instant,
     history: History,
 }
@@ -156,10 +157,10 @@ impl Worker {
 
     /// A key and what is done to it. What is written is unlike anything else of the run.
     fn choose(&mut self, keys: u64, count: u64) -> (String, Operation) {
-        let key = self.below(keys);
+        let key = self.dice.below(keys);
         let unique = format!("{}.{count}", self.number);
-        let choice = self.below(100);
-        match self.below(3) {
+        let choice = self.dice.below(100);
+        match self.dice.below(3) {
             0 => {
                 let operation = match choice {
                     0..30 => Operation::Get,
@@ -178,7 +179,7 @@ impl Worker {
                 (format!("counter:{key}"), operation)
             }
             _ => {
-                let field = format!("f{}", self.below(FIELDS));
+                let field = format!("f{}", self.dice.below(FIELDS));
                 let operation = match choice {
                     0..40 => Operation::HGet(field),
                     40..95 => Operation::HSet(field, unique),
@@ -187,14 +188,5 @@ impl Worker {
                 (format!("hash:{key}"), operation)
             }
         }
-    }
-
-    /// A number below another: SplitMix64.
-    fn below(&mut self, end: u64) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
     }
 }

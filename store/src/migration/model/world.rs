@@ -9,9 +9,9 @@ use sluice_topology::{
 
 use super::{
     AtStart, ImportStep, Obeyed, Order, Rules,
-    parts::{Attempt, Dice, Given, Keys, Message, NODES, Node, SLOTS, Taken, Transfer, id_of, node_of},
+    parts::{Attempt, Given, Keys, Message, NODES, Node, SLOTS, Taken, Transfer, id_of, node_of},
 };
-use crate::cluster::SlotState;
+use crate::{cluster::SlotState, types::Dice};
 
 pub(super) struct World {
     rules: Rules,
@@ -42,7 +42,7 @@ impl World {
         };
         Self {
             rules,
-            dice: Dice(seed),
+            dice: Dice::seeded(seed),
             nodes: (0..NODES).map(node).collect(),
             links: BTreeMap::new(),
             acknowledged: Default::default(),
@@ -52,14 +52,22 @@ impl World {
         }
     }
 
+    fn below(&mut self, end: usize) -> usize {
+        self.dice.below(end as u64) as usize
+    }
+
+    fn one_in(&mut self, many: usize) -> bool {
+        self.below(many) == 0
+    }
+
     fn send(&mut self, from: usize, to: usize, message: Message) {
         self.links.entry((from, to)).or_default().push_back(message);
     }
 
     /// A client adds a key, or deletes one, wherever the slot takes writes.
     fn write(&mut self) {
-        let (slot, at) = (self.dice.below(SLOTS), self.dice.below(NODES));
-        let deletes = self.dice.one_in(3);
+        let (slot, at) = (self.below(SLOTS), self.below(NODES));
+        let deletes = self.one_in(3);
         self.keys += 1;
         let node = &mut self.nodes[at];
         if !node.up || node.states[slot] != SlotState::Open {
@@ -83,9 +91,9 @@ impl World {
     }
 
     fn begin(&mut self) {
-        let at = self.dice.below(NODES);
-        let target = (at + 1 + self.dice.below(NODES - 1)) % NODES;
-        let wanted = self.dice.below(SLOTS + 1);
+        let at = self.below(NODES);
+        let target = (at + 1 + self.below(NODES - 1)) % NODES;
+        let wanted = self.below(SLOTS + 1);
         let node = &mut self.nodes[at];
         let moving = |slot| node.given.values().any(|unit| unit.slots.iter().any(|(other, _)| *other == slot));
         let slots: Vec<(usize, SlotEpoch)> = (0..SLOTS)
@@ -109,14 +117,14 @@ impl World {
 
     /// A source goes on with one of its attempts: a round of changes, the last round with writes parked, PREPARE.
     fn go_on(&mut self) {
-        let at = self.dice.below(NODES);
-        let last = self.dice.one_in(2);
+        let at = self.below(NODES);
+        let last = self.one_in(2);
         let node = &mut self.nodes[at];
         let count = node.transfers.len();
         if !node.up || count == 0 {
             return;
         }
-        let chosen = self.dice.below(count);
+        let chosen = self.dice.below(count as u64) as usize;
         let Some((number, transfer)) = node.transfers.iter_mut().nth(chosen) else { return };
         if transfer.parked {
             return;
@@ -148,7 +156,7 @@ impl World {
 
     /// A source gives up what is not decided, and repeats what is.
     fn hurry(&mut self, give_up: bool) {
-        let at = self.dice.below(NODES);
+        let at = self.below(NODES);
         if !self.nodes[at].up {
             return;
         }
@@ -176,7 +184,7 @@ impl World {
     }
 
     fn kill(&mut self) {
-        let at = self.dice.below(NODES);
+        let at = self.below(NODES);
         let node = &mut self.nodes[at];
         (node.up, node.confirmed) = (false, false);
         (node.active, node.transfers) = (BTreeSet::new(), BTreeMap::new());
@@ -199,7 +207,7 @@ impl World {
         let at_start = self.rules.at_start;
         node.given.retain(|_, unit| at_start(unit.committed) == AtStart::Fence);
         for peer in 0..NODES {
-            if peer != at && self.nodes[peer].up && !(self.faults && self.dice.one_in(3)) {
+            if peer != at && self.nodes[peer].up && !(self.faults && self.one_in(3)) {
                 let rows = self.nodes[peer].rows;
                 self.send(peer, at, Message::Status { of: peer, rows });
             }
@@ -240,7 +248,7 @@ impl World {
                 }
             }
         }
-        let to = self.dice.below(NODES);
+        let to = self.below(NODES);
         self.send(to, to, Message::Document(rows));
     }
 
@@ -250,10 +258,10 @@ impl World {
         if full.is_empty() {
             return;
         }
-        let link = full[self.dice.below(full.len())];
-        let (late, lost, twice) = (self.dice.one_in(12), self.dice.one_in(20), self.dice.one_in(20));
+        let link = full[self.below(full.len())];
+        let (late, lost, twice) = (self.one_in(12), self.one_in(20), self.one_in(20));
         let queue = self.links.entry(link).or_default();
-        let place = if self.faults && late { self.dice.below(queue.len()) } else { 0 };
+        let place = if self.faults && late { self.dice.below(queue.len() as u64) as usize } else { 0 };
         let Some(message) = (if self.faults && twice { queue.get(place).cloned() } else { queue.remove(place) }) else { return };
         if self.nodes[link.1].up && !(self.faults && lost) {
             self.take(link.1, message);
@@ -411,25 +419,25 @@ impl World {
     }
 
     pub(super) fn step(&mut self) {
-        match self.dice.below(100) {
+        match self.below(100) {
             0..25 => self.write(),
             25..30 => self.begin(),
             30..42 => self.go_on(),
             42..46 => {
-                let give_up = self.dice.one_in(4);
+                let give_up = self.one_in(4);
                 self.hurry(give_up);
             }
             46 => self.kill(),
             47..53 => {
-                let at = self.dice.below(NODES);
+                let at = self.below(NODES);
                 self.start(at);
             }
             53..60 => {
-                let at = self.dice.below(NODES);
+                let at = self.below(NODES);
                 self.confirm(at);
             }
             60..63 => {
-                let at = self.dice.below(NODES);
+                let at = self.below(NODES);
                 self.ask(at);
             }
             63..66 => self.push(),
