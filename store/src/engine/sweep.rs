@@ -220,10 +220,6 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
     /// The same in one database; returns how many keys it looked at, and how many of them had expired.
     fn place(&self, home: Home) -> Result<(u64, u64), Unfinished> {
         let (mut after, mut keys, mut expired) = (None, 0, 0);
-        // A look into nothing would read what is behind it.
-        if self.engine.contents().live(home) == 0 {
-            return Ok((0, 0));
-        }
         loop {
             let started = Instant::now();
             let page = self.page(home, after.as_deref())?;
@@ -249,6 +245,10 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
         let _inside = self.engine.enter();
         self.permitted(home.slot)?;
         let (now_ms, mut page) = (self.engine.now_ms(), Page::default());
+        // A look into nothing would read what is behind it. Only where the slot is served: what is staged counts as soon as it is.
+        if self.engine.contents().live(home) == 0 {
+            return Ok(page);
+        }
         self.engine.scan_slot(home, after, |entry| {
             page.keys += 1;
             page.bytes += (entry.key.len() + entry.record.value.len()) as u64;

@@ -134,9 +134,14 @@ fn a_slot_that_is_switched_is_left_alone_and_one_that_arrives_is_swept() {
     let root = tempfile::tempdir().expect("a directory");
     let engine = Setup::small(true).open(root.path());
     let may = Arc::new(AtomicU8::new(0));
-    let asked = may.clone();
+    let looked = Arc::new(AtomicBool::new(false));
+    let (asked, seen) = (may.clone(), looked.clone());
     let may_write = move |at: sluice_topology::Slot| match (at.get(), asked.load(Ordering::SeqCst)) {
         (3, 0) => MayWrite::Later,
+        (5, 0 | 1) => {
+            seen.store(true, Ordering::SeqCst);
+            MayWrite::Later
+        }
         _ => MayWrite::Now,
     };
     let _sweep = Sweep::start(engine.clone(), FAST, may_write, Box::new(|_, _, _, _| Ok((0, None)))).expect("started");
@@ -147,7 +152,7 @@ fn a_slot_that_is_switched_is_left_alone_and_one_that_arrives_is_swept() {
     assert!(get_string(&engine, slot(3), b"parked").is_some(), "it is being copied");
     may.store(1, Ordering::SeqCst);
     eventually("it is swept when it is open again", || get_string(&engine, slot(3), b"parked").is_none());
-    // What an import brought is not known before it is looked at.
+    // What an import brings is noted as it comes, and stays noted though it is due before it is live.
     let staged = engine.stage([slot(5)], |_| SystemBatch::new()).expect("staged");
     let mut value = Vec::new();
     Record::string(b"x", Some(1)).encode(&mut value);
@@ -157,7 +162,10 @@ fn a_slot_that_is_switched_is_left_alone_and_one_that_arrives_is_swept() {
             [(staged[&slot(5)], record)].into_iter().try_for_each(|(generation, record)| put(generation, record))
         })
         .expect("written");
+    looked.store(false, Ordering::SeqCst);
+    eventually("the sweep wants to look", || looked.load(Ordering::SeqCst));
     engine.activate(&staged, SystemBatch::new()).expect("activated");
+    may.store(2, Ordering::SeqCst);
     eventually("what arrived is swept", || get_string(&engine, slot(5), b"arrived").is_none());
     // Counted after it is gone.
     eventually("all are counted", || engine.counters().expired_keys == 3);
