@@ -60,20 +60,26 @@ impl Shared {
             self.lock().dead.iter().filter(|dead| !given.contains(&(dead.slot, dead.generation))).map(|dead| dead.slot).collect();
         let runs = plan::runs(&slots, |slot| self.holds_nothing(slot, &others));
         for family in Family::USER {
+            let files = self.files(family)?;
             for run in &runs {
                 let range = Range { start: slot_start(*run.start()), end: slot_last(*run.end()) };
-                if plan::deletable_entries(&range.start, &range.end, &self.files(family)?) == 0 || self.stopped() {
+                let entries = plan::deletable_entries(&range.start, &range.end, &files);
+                if entries == 0 || self.stopped() {
                     continue;
                 }
                 // Nobody writes there, and nobody begins to, while it is looked at again and done: neither into what lives nor by staging.
                 let excluded = self.gate.exclude_writers();
                 let rows = self.table.rows();
                 let all = || Slot::all().skip(run.start().index()).take_while(|slot| slot <= run.end());
-                if all().all(|slot| !rows.is_staged(slot) && self.holds_nothing(slot, &others)) {
+                let still = all().all(|slot| !rows.is_staged(slot) && self.holds_nothing(slot, &others));
+                if still {
                     self.delete_between(family, &range)?;
                 }
                 drop((rows, excluded));
-                self.pause(BATCH_PAUSE);
+                if still {
+                    self.count_deleted(family, &range, entries)?;
+                    self.pause(BATCH_PAUSE);
+                }
             }
         }
         Ok(())
@@ -89,8 +95,10 @@ impl Shared {
         let files = self.files(family)?;
         for range in ranges {
             let inside = Range { start: range.start.clone(), end: plan::last_deletable(&range.start) };
-            if plan::deletable_entries(&inside.start, &inside.end, &files) > 0 && !self.stopped() {
+            let entries = plan::deletable_entries(&inside.start, &inside.end, &files);
+            if entries > 0 && !self.stopped() {
                 self.delete_between(family, &inside)?;
+                self.count_deleted(family, &inside, entries)?;
                 self.pause(BATCH_PAUSE);
             }
         }
@@ -99,9 +107,11 @@ impl Shared {
 
     /// Deletes the files that lie in a range, its end included.
     fn delete_between(&self, family: Family, range: &Range) -> Result<(), EngineError> {
-        let entries = plan::deletable_entries(&range.start, &range.end, &self.files(family)?);
-        self.database.db().delete_file_in_range_cf(self.database.family(family), &range.start, &range.end)?;
-        // Files that a compaction has in hand stay, and their keys are counted by its filter.
+        Ok(self.database.db().delete_file_in_range_cf(self.database.family(family), &range.start, &range.end)?)
+    }
+
+    /// Counts what that has deleted of so many entries. Files that a compaction has in hand stay, and their keys are counted by its filter.
+    fn count_deleted(&self, family: Family, range: &Range, entries: u64) -> Result<(), EngineError> {
         let left = plan::deletable_entries(&range.start, &range.end, &self.files(family)?);
         self.reclaimed_keys.fetch_add(entries.saturating_sub(left), Ordering::Relaxed);
         Ok(())
