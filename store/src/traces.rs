@@ -12,7 +12,7 @@ mod span;
 
 use std::sync::OnceLock;
 
-pub use commands::{CommandSpan, Commands, Dice};
+pub use commands::{CommandSpan, Commands};
 pub use export::{Counts, Traces};
 pub use options::{TraceOptions, TracesError, check_endpoint};
 pub use span::{Span, Steps};

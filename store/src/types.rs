@@ -38,9 +38,6 @@ pub use keyspace::{ExpireCondition, Keyspace, TypeError};
 pub use lists::{End, List, offsets_of_range};
 pub(crate) use payload::{PayloadReader, open as open_payload, seal as seal_payload, write_text};
 pub use prefetch::Prefetch;
-#[cfg(test)]
-pub(crate) use sampling::Dice;
-pub use sampling::random_below;
 pub use sets::{Removed, Set, SetMoved, SetOperation};
 pub use sorted_sets::{
     AddOptions, Added, Aggregate, Combination, Extreme, LexBound, LexRange, Popped, ScoreRange, Selection, SortedSet,

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use sluice_topology::{SLOT_COUNT, Slot};
 
 use super::{CommandError, LaterReply, glob, walk::Walk};
-use crate::{protocol::Request, types::random_below};
+use crate::{dice::Dice, protocol::Request};
 
 /// Keys of a slot among which RANDOMKEY chooses.
 const RANDOM_AMONG: usize = 1000;
@@ -37,7 +37,8 @@ pub(super) fn keys(walk: &Walk<'_>, request: &Request) -> Result<LaterReply, Com
 /// RANDOMKEY: a key of the first slot with keys behind one chosen at random, chosen at random among its first thousand. Where keys are few,
 /// those behind many empty slots come more often.
 pub(super) fn randomkey(walk: &Walk<'_>, _: &Request) -> Result<LaterReply, CommandError> {
-    let start = Slot::new(random_below(u64::from(SLOT_COUNT)) as u16).unwrap_or(Slot::FIRST);
+    let mut dice = Dice::random();
+    let start = Slot::new(dice.below(u64::from(SLOT_COUNT)) as u16).unwrap_or(Slot::FIRST);
     let mut found = None;
     for from in [start, Slot::FIRST] {
         walk.each_slot(from, |home| {
@@ -46,7 +47,7 @@ pub(super) fn randomkey(walk: &Walk<'_>, _: &Request) -> Result<LaterReply, Comm
                 if !entry.record.is_expired(walk.now_ms) {
                     seen += 1;
                     // Each of those seen so far is the one with the same chance.
-                    if random_below(seen as u64) == 0 {
+                    if dice.below(seen as u64) == 0 {
                         found = Some(entry.key.to_vec());
                     }
                 }

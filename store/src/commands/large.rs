@@ -29,7 +29,9 @@ pub(super) trait Large: Send + 'static {
     fn key(&self) -> &[u8];
 
     /// What it is.
-    fn aggregate(&self) -> Aggregate;
+    fn aggregate(&self) -> Aggregate {
+        Aggregate::Array
+    }
 
     /// Writes its elements and stops when the reply is full; returns how many they are, as the header counts them.
     fn write(&self, keys: Keyspace<'_>, reply: &mut ReplyWriter<'_>) -> Result<usize, CommandError>;

@@ -149,10 +149,6 @@ impl Large for ElementsBetween {
         &self.key
     }
 
-    fn aggregate(&self) -> Aggregate {
-        Aggregate::Array
-    }
-
     fn count(&self, keys: Keyspace<'_>, _: Version) -> Result<Option<usize>, CommandError> {
         let size = keys.list(&self.key)?.map_or(0, |list| list.size());
         let offsets = offsets_of_range(self.start, self.stop, size);

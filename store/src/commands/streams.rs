@@ -156,10 +156,6 @@ impl Large for EntriesBetween {
         &self.key
     }
 
-    fn aggregate(&self) -> Aggregate {
-        Aggregate::Array
-    }
-
     fn count(&self, _: Keyspace<'_>, _: Version) -> Result<Option<usize>, CommandError> {
         Ok(None)
     }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use crate::{
     commands::{Session, described},
-    traces::{CommandSpan, Commands, Dice},
+    dice::Dice,
+    traces::{CommandSpan, Commands},
 };
 
 /// Which of them are under way.
@@ -18,7 +19,7 @@ pub(super) struct Traced {
 
 impl Traced {
     pub(super) fn new(client: u64) -> Self {
-        Self { dice: Dice::new(client), current: None, answered: Vec::new() }
+        Self { dice: Dice::seeded(client), current: None, answered: Vec::new() }
     }
 
     /// Here a command begins. One that is executed again was chosen, or not, before.

@@ -16,29 +16,9 @@ use opentelemetry_sdk::trace::SdkTracer;
 use sluice_topology::Slot;
 
 use super::span::Span;
+use crate::dice::Dice;
 
 const MILLION: u64 = 1_000_000;
-
-/// Chooses at random, for one connection, without asking anybody.
-#[derive(Clone, Debug)]
-pub struct Dice(u64);
-
-impl Dice {
-    /// Different for every seed.
-    pub fn new(seed: u64) -> Self {
-        // Spread: seeds are numbers that follow each other, and none may be 0.
-        Self(seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    /// Says yes so many times of a million.
-    fn falls(&mut self, per_million: u32) -> bool {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let drawn = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
-        (drawn * MILLION) >> 32 < u64::from(per_million)
-    }
-}
 
 /// What samples commands.
 pub struct Commands {
@@ -97,7 +77,7 @@ impl Commands {
         client: u64,
         describe: impl FnOnce() -> (&'static str, u8, Option<Slot>),
     ) -> Option<CommandSpan> {
-        if !dice.falls(self.per_million()) {
+        if !falls(dice, self.per_million()) {
             return None;
         }
         let taken = self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |places| places.checked_sub(1));
@@ -204,6 +184,11 @@ impl CommandSpan {
     }
 }
 
+/// Says yes so many times of a million.
+fn falls(dice: &mut Dice, per_million: u32) -> bool {
+    dice.below(MILLION) < u64::from(per_million)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,8 +197,8 @@ mod tests {
     fn so_many_of_a_million_are_chosen_whatever_the_connection() {
         for per_million in [0, 1000, 250_000, 1_000_000] {
             let chosen = (0..1000).map(|seed| {
-                let mut dice = Dice::new(seed);
-                (0..1000).filter(|_| dice.falls(per_million)).count() as u64
+                let mut dice = Dice::seeded(seed);
+                (0..1000).filter(|_| falls(&mut dice, per_million)).count() as u64
             });
             let (chosen, expected) = (chosen.sum::<u64>(), u64::from(per_million));
             assert!(chosen.abs_diff(expected) <= expected / 5, "{chosen} of a million, {expected} were asked for");
@@ -223,7 +208,7 @@ mod tests {
 
     #[test]
     fn short_connections_are_chosen_from_as_well() {
-        let chosen = (0..100_000).filter(|seed| Dice::new(*seed).falls(10_000)).count();
+        let chosen = (0..100_000).filter(|seed| falls(&mut Dice::seeded(*seed), 10_000)).count();
         assert!((800..1200).contains(&chosen), "{chosen}");
     }
 }

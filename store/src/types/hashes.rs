@@ -8,10 +8,13 @@ use std::ops::ControlFlow;
 use super::{
     collection::{Members, MembersChange, TOGETHER_MIN},
     keyspace::{Keyspace, TypeError},
-    sampling::{Choice, Dice},
+    sampling::Choice,
     strings::{parse_float, parse_integer, sum_of_floats},
 };
-use crate::engine::{Kind, Span, Subkeys};
+use crate::{
+    dice::Dice,
+    engine::{Kind, Span, Subkeys},
+};
 
 /// A hash that is there.
 pub struct Hash<'e>(Members<'e>);
@@ -175,7 +178,7 @@ impl Hash<'_> {
                 all.push((field.to_vec(), value.to_vec()));
                 if bytes > bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
-            let mut dice = Dice::new();
+            let mut dice = Dice::random();
             for _ in 0..if all.is_empty() { 0 } else { count } {
                 let (field, value) = &all[dice.below(all.len() as u64) as usize];
                 if each(field, value).is_break() {

@@ -8,12 +8,11 @@
 
 use std::{collections::HashSet, ops::Bound, ops::ControlFlow};
 
-use super::{
-    collection::Members,
-    keyspace::TypeError,
-    sampling::{Choice, Dice},
+use super::{collection::Members, keyspace::TypeError, sampling::Choice};
+use crate::{
+    dice::Dice,
+    engine::{Span, Subkeys},
 };
-use crate::engine::{Span, Subkeys};
 
 /// Members up to which a choice is exactly even.
 const EXACT_MAX: u64 = 4096;
@@ -41,7 +40,7 @@ impl Members<'_> {
                 ControlFlow::Continue(())
             });
         }
-        let (mut dice, mut chosen) = (Dice::new(), HashSet::new());
+        let (mut dice, mut chosen) = (Dice::random(), HashSet::new());
         // Few of many: most attempts find a new one. A collection that shrinks meanwhile ends it as well.
         for _ in 0..count.saturating_mul(64) {
             let Some((member, value)) = self.descend(&mut dice)? else { break };
@@ -67,7 +66,7 @@ impl Members<'_> {
         bytes_max: usize,
         mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
-        let (mut dice, mut left) = (Dice::new(), count);
+        let (mut dice, mut left) = (Dice::random(), count);
         if !self.is_scanned_for(count) {
             for _ in 0..count {
                 let Some((member, value)) = self.descend(&mut dice)? else { break };

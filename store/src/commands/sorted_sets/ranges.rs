@@ -8,7 +8,7 @@ use crate::{
         Class, CommandError, Context,
         large::{Large, TEXT_LEN_MIN},
     },
-    protocol::{Aggregate, ReplyWriter, Request, Version},
+    protocol::{ReplyWriter, Request, Version},
     types::{Keyspace, LexRange, ScoreRange, Selection, parse_integer},
 };
 
@@ -73,10 +73,6 @@ struct Selected {
 impl Large for Selected {
     fn key(&self) -> &[u8] {
         &self.key
-    }
-
-    fn aggregate(&self) -> Aggregate {
-        Aggregate::Array
     }
 
     fn count(&self, keys: Keyspace<'_>, version: Version) -> Result<Option<usize>, CommandError> {

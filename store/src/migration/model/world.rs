@@ -11,7 +11,7 @@ use super::{
     AtStart, ImportStep, Obeyed, Order, Rules,
     parts::{Attempt, Given, Keys, Message, NODES, Node, SLOTS, Taken, Transfer, id_of, node_of},
 };
-use crate::{cluster::SlotState, types::Dice};
+use crate::{cluster::SlotState, dice::Dice};
 
 pub(super) struct World {
     rules: Rules,
