@@ -3,7 +3,7 @@
 use anyhow::{Context as _, ensure};
 use sluice_tests::{
     resp::{Answer, Connection},
-    store::{ADMIN_PASSWORD, Setup},
+    store::Setup,
 };
 
 use crate::reference::RedisServer;
@@ -110,6 +110,12 @@ const SCRIPTS: &[(&str, &[&str], &[&str])] = &[
     ("return cjson.encode({})", &[], &[]),
     ("return cmsgpack.pack(1, 'two', {3, 4}, {a = 5}, -70000, 1.5, true)", &[], &[]),
     ("return {cmsgpack.unpack(cmsgpack.pack(1, 'two', {3, 4}))}", &[], &[]),
+    // More than Lua's stack holds.
+    ("local t = {} for i = 1, 30000 do t[i] = 'e' .. i end return t", &[], &[]),
+    ("local t = {} for i = 1, 30000 do t['k' .. i] = 'v' .. i end return cmsgpack.unpack(cmsgpack.pack(t)).k29999", &[], &[]),
+    ("local t = {} for i = 1, 30000 do t['k' .. i] = 'v' .. i end return cjson.decode(cjson.encode(t)).k29999", &[], &[]),
+    ("for i = 1, 20000 do redis.call('rpush', KEYS[1], i) end return redis.call('lrange', KEYS[1], 0, -1)", &["long"], &[]),
+    ("for i = 1, 20000 do redis.call('hset', KEYS[1], i, i) end return #redis.call('hgetall', KEYS[1])", &["wide"], &[]),
     ("return struct.pack('>HhiLsc3', 1, -2, 3, 4, 'five', 'six')", &[], &[]),
     ("return {struct.unpack('>Hh', '\\0\\1\\255\\254')}", &[], &[]),
     (
@@ -260,17 +266,17 @@ async fn what_is_ended_by_a_limit_has_changed_nothing() -> anyhow::Result<()> {
     let store = Setup::new(root.path().join("data"), &settings)?.start().await?;
     let mut connection = Connection::open(&store.address()).await?;
     for (script, names) in [
-        ("redis.call('set', KEYS[1], 1) while true do end", "lua-time-limit"),
-        ("redis.call('set', KEYS[1], 1) while true do pcall(function() while true do end end) end", "lua-time-limit"),
-        ("redis.call('set', KEYS[1], 1) local c = coroutine.wrap(function() while true do end end) c()", "lua-time-limit"),
-        ("redis.call('set', KEYS[1], 1) while true do pcall(redis.call, 'get', KEYS[1]) end", "lua-time-limit"),
+        ("redis.call('set', KEYS[1], 1) while true do end", "script-time-limit"),
+        ("redis.call('set', KEYS[1], 1) while true do pcall(function() while true do end end) end", "script-time-limit"),
+        ("redis.call('set', KEYS[1], 1) local c = coroutine.wrap(function() while true do end end) c()", "script-time-limit"),
+        ("redis.call('set', KEYS[1], 1) while true do pcall(redis.call, 'get', KEYS[1]) end", "script-time-limit"),
         ("redis.call('set', KEYS[1], 1) local s = 'x' while true do s = s .. s end", "script-memory-limit"),
         ("redis.call('set', KEYS[1], 1) local t = {} while true do t[#t + 1] = {} end", "script-memory-limit"),
         ("for i = 1, 1e9 do redis.call('set', KEYS[1], ('x'):rep(100000)) end", "script-write-limit"),
     ] {
         // However slow the machine is, it is the limit named that ends it.
-        let time = if names == "lua-time-limit" { "300" } else { "60000" };
-        ensure!(connection.ask(&["CONFIG", "SET", "lua-time-limit", time]).await? == Answer::Simple("OK".into()));
+        let time = if names == "script-time-limit" { "300" } else { "60000" };
+        ensure!(connection.ask(&["CONFIG", "SET", "script-time-limit", time]).await? == Answer::Simple("OK".into()));
         let answer = connection.ask(&["EVAL", script, "1", "k"]).await?;
         ensure!(matches!(&answer, Answer::Error(text) if text.contains(names)), "{script}: {answer:?}");
         let left = connection.ask(&["EXISTS", "k"]).await?;
@@ -315,9 +321,9 @@ async fn scripts_see_all_keys_and_their_own_changes_among_them() -> anyhow::Resu
         both(&mut theirs, &mut ours, words).await?;
     }
     // Its time is that of the script.
-    ensure!(ours.ask(&["CONFIG", "SET", "lua-time-limit", "50"]).await? == Answer::Simple("OK".into()));
+    ensure!(ours.ask(&["CONFIG", "SET", "script-time-limit", "50"]).await? == Answer::Simple("OK".into()));
     let endless = ours.ask(&["EVAL", "redis.call('set', 'left', 1) while true do redis.call('dbsize') end", "0"]).await?;
-    ensure!(matches!(&endless, Answer::Error(text) if text.contains("lua-time-limit")), "{endless:?}");
+    ensure!(matches!(&endless, Answer::Error(text) if text.contains("script-time-limit")), "{endless:?}");
     ensure!(ours.ask(&["EXISTS", "left"]).await? == Answer::Integer(0));
     Ok(())
 }
@@ -352,31 +358,6 @@ async fn scripts_that_nest_too_deep_are_refused() -> anyhow::Result<()> {
     ensure!(connection.ask(&["EVAL", patterned, "0"]).await? == Answer::Integer(1));
     let plain = "return string.find(('a'):rep(3000), ('a'):rep(2500), 1, true)";
     ensure!(connection.ask(&["EVAL", plain, "0"]).await? == Answer::Integer(1));
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn script_kill_on_the_admin_port_ends_a_script() -> anyhow::Result<()> {
-    let root = tempfile::tempdir()?;
-    let store = Setup::new(root.path().join("data"), &[("lua-time-limit", "60000")])?.start().await?;
-    let mut connection = Connection::open(&store.address()).await?;
-    let running = tokio::spawn(async move {
-        let answer = connection.ask(&["EVAL", "redis.call('set', KEYS[1], 1) while true do end", "1", "k"]).await?;
-        anyhow::Ok((connection.ask(&["EXISTS", "k"]).await?, answer))
-    });
-    let mut admin = Connection::open(&format!("127.0.0.1:{}", store.setup().admin_port)).await?;
-    admin.ask(&["AUTH", ADMIN_PASSWORD]).await?;
-    loop {
-        let answer = admin.ask(&["SCRIPT", "KILL"]).await?;
-        if answer == Answer::Simple("OK".into()) {
-            break;
-        }
-        ensure!(matches!(&answer, Answer::Error(text) if text.starts_with("NOTBUSY")), "{answer:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    let (left, answer) = running.await??;
-    ensure!(matches!(&answer, Answer::Error(text) if text.contains("killed")), "{answer:?}");
-    ensure!(left == Answer::Integer(0));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use mlua::{Lua, MultiValue, Table, Value, Variadic};
 
-use super::json::array_length;
+use super::{json::array_length, values::count};
 
 /// Tables inside of one another; what is deeper is packed as nil, as lua-cmsgpack does.
 const DEPTH_MAX: usize = 16;
@@ -89,12 +89,12 @@ fn write(bytes: &mut Vec<u8>, value: &Value, depth: usize) -> mlua::Result<()> {
                     write(bytes, &table.raw_get(index)?, depth + 1)?;
                 }
             } else {
-                let pairs: Vec<(Value, Value)> = table.pairs().collect::<mlua::Result<_>>()?;
-                match pairs.len() {
+                match count(table)? {
                     count @ 0..=15 => bytes.push(0x80 | count as u8),
                     count => sized(bytes, count, [None, Some(0xde), Some(0xdf)]),
                 }
-                for (key, value) in pairs {
+                for pair in table.pairs::<Value, Value>() {
+                    let (key, value) = pair?;
                     write(bytes, &key, depth + 1)?;
                     write(bytes, &value, depth + 1)?;
                 }

@@ -60,19 +60,18 @@ fn write_table(reply: &mut ReplyWriter<'_>, table: &Table, booleans: bool, depth
         _ => {}
     }
     if let Value::Table(map) = table.raw_get::<Value>("map")? {
-        let pairs: Vec<(Value, Value)> = map.pairs().collect::<mlua::Result<_>>()?;
-        reply.map(pairs.len());
-        for (key, value) in pairs {
+        reply.map(count(&map)?);
+        for pair in map.pairs::<Value, Value>() {
+            let (key, value) = pair?;
             nested(reply, &key, booleans, depth)?;
             nested(reply, &value, booleans, depth)?;
         }
         return Ok(());
     }
     if let Value::Table(set) = table.raw_get::<Value>("set")? {
-        let members: Vec<(Value, Value)> = set.pairs().collect::<mlua::Result<_>>()?;
-        reply.set(members.len());
-        for (member, _) in members {
-            nested(reply, &member, booleans, depth)?;
+        reply.set(count(&set)?);
+        for pair in set.pairs::<Value, Value>() {
+            nested(reply, &pair?.0, booleans, depth)?;
         }
         return Ok(());
     }
@@ -85,15 +84,17 @@ fn write_table(reply: &mut ReplyWriter<'_>, table: &Table, booleans: bool, depth
         reply.verbatim(&string.to_string_lossy());
         return Ok(());
     }
-    let mut elements = Vec::new();
-    loop {
-        match table.raw_get::<Value>(elements.len() + 1)? {
-            Value::Nil => break,
-            value => elements.push(value),
-        }
+    let mut length = 0;
+    while !table.raw_get::<Value>(length + 1)?.is_nil() {
+        length += 1;
     }
-    reply.array(elements.len());
-    elements.iter().try_for_each(|value| nested(reply, value, booleans, depth))
+    reply.array(length);
+    (1..=length).try_for_each(|index| nested(reply, &table.raw_get(index)?, booleans, depth))
+}
+
+/// Entries of a table. They are gone over twice: each that is held takes a place of Lua's stack, which has eight thousand.
+pub(super) fn count(table: &Table) -> mlua::Result<usize> {
+    table.pairs::<Value, Value>().try_fold(0, |count, pair| pair.map(|_| count + 1))
 }
 
 /// A reply as a script sees it; with it, whether it is an error.
