@@ -9,8 +9,10 @@ use crate::node::{Node, error};
 static NODE: Mutex<Option<(Node, OwnedFrame)>> = Mutex::new(None);
 
 /// Small, so that what runs into one of them does so soon.
-const LIMITS: [&str; 8] = [
-    "--lua-time-limit",
+const LIMITS: [&str; 10] = [
+    "--busy-reply-threshold",
+    "30",
+    "--script-time-limit",
     "50",
     "--script-memory-limit",
     "8mb",

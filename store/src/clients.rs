@@ -11,6 +11,7 @@ mod notifications;
 mod outbox;
 mod pause;
 mod slow;
+mod slow_script;
 mod watches;
 
 use std::{
@@ -34,6 +35,7 @@ pub use notifications::{Class, Notify};
 pub use outbox::Outbox;
 pub use pause::{Pause, Paused};
 pub use slow::{Slow, SlowCommand, Spikes, shortened};
+pub use slow_script::{Busy, Run, SlowScript};
 pub use watches::{Watched, Watching};
 
 use outbox::Post;

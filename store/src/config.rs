@@ -12,5 +12,5 @@ mod value;
 pub use live::{Live, SetError, on_log_level};
 pub use load::{ConfigError, Invocation, load, unquote};
 pub use memory::{MemoryPlan, ProcessMemory, plan_memory, process_memory};
-pub use settings::{Settings, Spec, specs};
+pub use settings::{ALIASES, Settings, Spec, spec, specs};
 pub use value::{DebugAllowed, WalRecovery};

@@ -217,7 +217,20 @@ impl Node {
     /// From now on not ready.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
+        self.end_slow_script();
         self.blocked.close();
+    }
+
+    /// Whether the process is ending.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Ends the script that everybody is told of; it has then changed nothing.
+    pub fn end_slow_script(&self) {
+        if let Some(script) = self.clients.pause.slow_script() {
+            script.kill();
+        }
     }
 
     /// The node's account of itself, for `CLUSTERX STATUS`.

@@ -8,6 +8,7 @@ mod listen;
 mod pieces;
 mod process;
 mod profiles;
+mod slow;
 mod stopped;
 mod traced;
 mod turns;

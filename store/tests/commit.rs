@@ -33,7 +33,7 @@ fn claimed(writer: &mut Writer, keys: &[&[u8]]) -> bool {
 fn claim(writer: &mut Writer, keys: &[&[u8]]) {
     while !claimed(writer, keys) {
         let _ = writer.commit().expect("committed");
-        writer.claim(keys.iter().map(|key| (Slot::of_key(key), *key)));
+        writer.claim(keys.iter().map(|key| (Slot::of_key(key), *key)), &|| false);
     }
 }
 
@@ -113,7 +113,7 @@ fn writers_of_the_same_keys_neither_deadlock_nor_lose_an_addition() {
                         // One after the other: the first is held while the second is tried for.
                         while !claimed(&mut writer, &[key]) {
                             let _ = writer.commit().expect("committed");
-                            writer.claim([(Slot::of_key(key), key)].into_iter());
+                            writer.claim([(Slot::of_key(key), key)].into_iter(), &|| false);
                         }
                         let now = match writer.gathered_record(Slot::of_key(key), key) {
                             Gathered::Put(stored) => {

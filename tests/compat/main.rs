@@ -22,6 +22,7 @@ mod reference;
 mod scripting;
 mod serialized;
 mod sets;
+mod slow_scripts;
 mod sorting;
 mod streams;
 mod strings;

@@ -43,8 +43,9 @@ fn weights(number: usize) -> Words {
     std::iter::once("MSET".to_owned()).chain(pairs).collect()
 }
 
-/// Moves members to and fro, each between two keys and in one command or transaction, until told to end.
-async fn move_members(store: &StoreProcess, ends: &AtomicBool) -> anyhow::Result<()> {
+/// Moves members to and fro, each between two keys and in one command or transaction, until told to end. `adds`: and lets two streams grow
+/// together.
+async fn move_members(store: &StoreProcess, adds: bool, ends: &AtomicBool) -> anyhow::Result<()> {
     let mut connection = Connection::open(&store.address()).await?;
     let mut round = 0;
     while !ends.load(Ordering::Relaxed) {
@@ -61,6 +62,10 @@ async fn move_members(store: &StoreProcess, ends: &AtomicBool) -> anyhow::Result
             commands.push([vec!["EVAL".into(), script.into(), "2".into()], keys.to_vec(), vec![member]].concat());
         }
         commands.push(weights(round));
+        let id = format!("{}-{}", round + 1, 1);
+        let added = ["a", "b"].map(|stream| words(&format!("XADD {{x}}{stream} {id} f v")));
+        // Of one of two such writers: the other's ids may come behind.
+        commands.extend([vec![words("MULTI")], added.to_vec(), vec![words("EXEC")]].concat().into_iter().filter(|_| adds));
         let answers = connection.ask_all(&commands).await?;
         ensure!(!answers.iter().any(|answer| matches!(answer, Answer::Error(_))), "{answers:?}");
         round += 1;
@@ -90,6 +95,15 @@ async fn read(store: &StoreProcess) -> anyhow::Result<()> {
             let found = answer.elements();
             ensure!(found.len() == 30 && found.iter().all(|weight| *weight == found[0]), "{asked}: {found:?}");
         }
+        let sorts = ["MULTI", "SORT list BY nosort GET w_*", "SORT_RO list BY w_* GET w_*", "EXEC"].map(words);
+        let answer = connection.ask_all(&sorts).await?.pop().context("an answer")?;
+        let [first, second] = answer.elements() else { anyhow::bail!("{answer:?}") };
+        ensure!(first.elements()[0] == second.elements()[0], "two SORTs of one transaction: {answer:?}");
+        for asked in ["XREAD STREAMS {x}a {x}b 0 0", "XREAD STREAMS {x}b {x}a 0 0"] {
+            let answer = connection.ask_all(&[words(asked)]).await?.pop().context("an answer")?;
+            let lengths: Vec<usize> = answer.elements().iter().map(|stream| stream.elements()[1].elements().len()).collect();
+            ensure!(lengths.is_empty() || lengths.len() == 2 && lengths[0] == lengths[1], "{asked}: {lengths:?} entries");
+        }
     }
     Ok(())
 }
@@ -100,7 +114,7 @@ async fn what_moves_from_key_to_key_is_always_in_one_of_them() -> anyhow::Result
     let store = Setup::new(root.path().join("data"), &[("io-threads", "3")])?.start().await?;
     fill(&store).await?;
     let ends = AtomicBool::new(false);
-    let (first, second) = (move_members(&store, &ends), move_members(&store, &ends));
+    let (first, second) = (move_members(&store, true, &ends), move_members(&store, false, &ends));
     let reader = async {
         let outcome = read(&store).await;
         ends.store(true, Ordering::Relaxed);

@@ -1,15 +1,18 @@
 //! CLIENT PAUSE: commands wait in their connections until its time is over or CLIENT UNPAUSE. Also how a transaction that cannot be one
-//! batch is alone: nobody else executes anything meanwhile.
+//! batch is alone, or a script that takes long: nobody else executes anything meanwhile. Of the former others wait for the end, of the
+//! latter they are told.
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use tokio::{sync::watch, time::Instant};
+
+use super::{Busy, SlowScript};
 
 /// What waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +23,8 @@ pub enum Paused {
     Writes,
     /// Every command of clients.
     All,
+    /// None: they are told of the script that runs.
+    Busy(Busy),
 }
 
 #[derive(Default)]
@@ -28,8 +33,8 @@ struct Until {
     /// As `writes`, for want of memory.
     slowed: Option<Instant>,
     all: Option<Instant>,
-    /// The client that is alone, and nobody else may execute anything.
-    alone: Option<u64>,
+    /// The client that is alone, and nobody else may execute anything; and the script because of which it is.
+    alone: Option<(u64, Option<Arc<SlowScript>>)>,
 }
 
 /// See the module's text.
@@ -85,16 +90,38 @@ impl Pause {
     }
 
     /// Lets nobody else execute anything, from the moment on at which what is under way has ended: the caller drains the gate. Waits for
-    /// others who are alone.
-    pub async fn alone(&self, client: u64) -> Alone<'_> {
-        let turn = self.turn.lock().await;
-        self.set_alone(Some(client));
-        Alone { pause: self, _turn: turn }
+    /// others who are alone, but not for a slow script: then that is the error.
+    pub async fn alone(&self, client: u64, script: Option<Arc<SlowScript>>) -> Result<Alone<'_>, Busy> {
+        let mut changes = self.changes.subscribe();
+        let turn = loop {
+            // Seen before the look: a change after it is not missed.
+            changes.borrow_and_update();
+            if let Some(slow) = self.slow_script() {
+                return Err(slow.busy());
+            }
+            tokio::select! {
+                biased;
+                turn = self.turn.lock() => break turn,
+                _ = changes.changed() => {}
+            }
+        };
+        self.set_alone(Some((client, script)));
+        Ok(Alone { pause: self, _turn: turn })
     }
 
-    fn set_alone(&self, client: Option<u64>) {
+    /// The script that runs while everybody else is told so.
+    pub fn slow_script(&self) -> Option<Arc<SlowScript>> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).alone.as_ref()?.1.clone()
+    }
+
+    /// Whether that client is told of a script that runs.
+    pub fn is_busy(&self, client: u64) -> bool {
+        matches!(self.now(client), Paused::Busy(_))
+    }
+
+    fn set_alone(&self, alone: Option<(u64, Option<Arc<SlowScript>>)>) {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.alone = client;
+        until.alone = alone;
         self.now.store(1, Ordering::SeqCst);
         self.changes.send_modify(|count| *count += 1);
     }
@@ -107,12 +134,12 @@ impl Pause {
         changes.borrow_and_update();
         let (end, alone) = {
             let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-            ([until.writes, until.slowed, until.all].into_iter().flatten().min(), until.alone)
+            ([until.writes, until.slowed, until.all].into_iter().flatten().min(), until.alone.is_some())
         };
         match (end, alone) {
-            (_, Some(_)) => drop(changes.changed().await),
-            (Some(end), None) => drop(tokio::time::timeout_at(end, changes.changed()).await),
-            (None, None) => {}
+            (_, true) => drop(changes.changed().await),
+            (Some(end), false) => drop(tokio::time::timeout_at(end, changes.changed()).await),
+            (None, false) => {}
         }
     }
 
@@ -151,8 +178,9 @@ impl Pause {
         until.writes = until.writes.filter(|end| *end > now);
         until.slowed = until.slowed.filter(|end| *end > now);
         until.all = until.all.filter(|end| *end > now);
-        match (until.alone, until.all, until.writes.or(until.slowed)) {
-            (Some(alone), ..) if alone == client => Paused::Nothing,
+        match (&until.alone, until.all, until.writes.or(until.slowed)) {
+            (Some((alone, _)), ..) if *alone == client => Paused::Nothing,
+            (Some((_, Some(script))), ..) => Paused::Busy(script.busy()),
             (Some(_), ..) | (None, Some(_), _) => Paused::All,
             (None, None, Some(_)) => Paused::Writes,
             (None, None, None) => {
@@ -166,6 +194,7 @@ impl Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clients::Run;
 
     #[test]
     fn the_longer_and_the_stronger_pause_wins() {
@@ -198,10 +227,34 @@ mod tests {
     #[tokio::test]
     async fn one_client_is_alone_at_a_time() {
         let pause = Pause::default();
-        let alone = pause.alone(7).await;
+        let alone = pause.alone(7, None).await;
         assert_eq!((pause.now(7), pause.now(8)), (Paused::Nothing, Paused::All));
-        assert!(tokio::time::timeout(Duration::from_millis(10), pause.alone(8)).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(10), pause.alone(8, None)).await.is_err());
         drop(alone);
         assert_eq!((pause.now(7), pause.now(8)), (Paused::Nothing, Paused::Nothing));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_slow_script() {
+        let pause = Pause::default();
+        let run = Run { kind: Busy::Function, name: "f".into(), words: Vec::new(), since: std::time::Instant::now() };
+        let script = Arc::new(SlowScript::new(run, false));
+        let transaction = pause.alone(6, None).await;
+        // The one waits for the transaction, the other for either: and is told once it is the script.
+        let mut first = std::pin::pin!(pause.alone(7, Some(script.clone())));
+        let mut second = std::pin::pin!(pause.alone(8, None));
+        assert!(futures_pending(first.as_mut()).await && futures_pending(second.as_mut()).await);
+        drop(transaction);
+        let alone = first.await;
+        assert_eq!((pause.now(7), pause.now(8)), (Paused::Nothing, Paused::Busy(Busy::Function)));
+        assert_eq!(second.await.err(), Some(Busy::Function));
+        pause.begin(Paused::All, Duration::from_secs(100));
+        assert!(pause.is_busy(9), "it is told of the script before it has to wait for a pause");
+        drop(alone);
+        assert_eq!(pause.now(8), Paused::All);
+    }
+
+    async fn futures_pending<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
+        tokio::time::timeout(Duration::from_millis(10), future).await.is_err()
     }
 }

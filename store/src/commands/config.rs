@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{CommandError, Later, LaterReply, glob, run::ok_later, scan::offload, subcommands};
 use crate::{
-    config::{SetError, Settings, plan_memory, specs, unquote},
+    config::{ALIASES, SetError, Settings, plan_memory, spec, specs, unquote},
     node::Node,
     protocol::Request,
     traces::traces,
@@ -55,10 +55,13 @@ pub(super) async fn set(node: &Arc<Node>, pairs: Vec<(String, String)>) -> Resul
 fn get(node: &Node, patterns: &[Bytes]) -> LaterReply {
     let patterns: Vec<Vec<u8>> = patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
     let current = node.live.current();
+    let older = ALIASES.iter().filter_map(|(alias, _)| Some((*alias, spec(alias)?)));
     let chosen: Vec<(&'static str, String)> = specs()
         .iter()
-        .filter(|spec| !spec.secret && patterns.iter().any(|pattern| glob::matches(pattern, spec.name.as_bytes())))
-        .map(|spec| (spec.name, unquote(&(spec.get)(&current))))
+        .map(|spec| (spec.name, spec))
+        .chain(older)
+        .filter(|(name, spec)| !spec.secret && patterns.iter().any(|pattern| glob::matches(pattern, name.as_bytes())))
+        .map(|(name, spec)| (name, unquote(&(spec.get)(&current))))
         .collect();
     Box::new(move |reply| {
         reply.map(chosen.len());

@@ -1,6 +1,6 @@
 //! What a command works with, and how all of it is taken back.
 
-use std::{cell::RefCell, sync::Arc, time::Instant};
+use std::{cell::RefCell, ops::Deref, sync::Arc, time::Instant};
 
 use super::{CommandError, Session, run::too_long};
 use crate::{
@@ -29,6 +29,27 @@ pub struct Context<'n, 'r> {
     pub prefetch: Option<&'n Prefetch<'n>>,
     /// When what came before it had ended, while times are measured.
     pub clock: Option<Instant>,
+    /// Of what the transaction under way reads without having claimed it.
+    pub moment: Option<&'n View<'n>>,
+}
+
+/// A view of one moment: a command's own, or that of its transaction.
+pub enum Moment<'n> {
+    /// A command's own.
+    Own(View<'n>),
+    /// That of its transaction.
+    Shared(&'n View<'n>),
+}
+
+impl<'n> Deref for Moment<'n> {
+    type Target = View<'n>;
+
+    fn deref(&self) -> &View<'n> {
+        match self {
+            Self::Own(view) => view,
+            Self::Shared(view) => view,
+        }
+    }
 }
 
 impl<'n> Context<'n, '_> {
@@ -40,9 +61,26 @@ impl<'n> Context<'n, '_> {
     }
 
     /// A view of now, for a command that reads that many keys without claiming them: so that all it reads is of one moment. `None` for
-    /// one key.
-    pub fn moment(&self, keys: usize) -> Option<View<'n>> {
-        (keys > 1).then(|| self.node.engine.moment())
+    /// one key. Inside EXEC it is that of the transaction, if it has one.
+    pub fn moment(&self, keys: usize) -> Option<Moment<'n>> {
+        (keys > 1).then(|| self.moment.map_or_else(|| Moment::Own(self.node.engine.moment()), Moment::Shared))
+    }
+
+    /// Does something in which [`Context::moment`] is this one.
+    pub(super) fn within(&mut self, moment: Option<&View<'_>>, work: impl FnOnce(&mut Context<'_, '_>)) {
+        let mut inner = Context {
+            node: self.node,
+            session: &mut *self.session,
+            reply: &mut *self.reply,
+            writer: self.writer,
+            outbox: self.outbox,
+            now_ms: self.now_ms,
+            prefetch: self.prefetch,
+            clock: self.clock,
+            moment,
+        };
+        work(&mut inner);
+        self.clock = inner.clock;
     }
 
     /// Something happened to a key: told to who asked for keyspace notifications, once the turn's changes are applied. Called after the

@@ -12,7 +12,7 @@ use sluice_topology::Slot;
 use super::{
     CommandError, Context, Later, Session, Step, monitor,
     run::{keys, route, unknown},
-    session::Unanswered,
+    session::{Pace, Unanswered},
     table::{self, CommandSpec, Flags, Handler},
     walk::{self, Walker},
 };
@@ -207,6 +207,14 @@ fn uses_others_keys() -> CommandError {
     CommandError::new("TRYAGAIN the script uses keys it does not name, which another client is changing")
 }
 
+/// Nor is a script run again alone there: the transaction is half done.
+fn too_slow() -> CommandError {
+    CommandError::new(
+        "ERR the script ran for longer than busy-reply-threshold, which it cannot in a transaction with commands that cannot be one \
+         batch with others, such as FLUSHALL; it was ended and has changed nothing",
+    )
+}
+
 /// Executes the commands in front of a transaction that is executed in pieces, up to the next that is executed by a future. Claims their
 /// keys, waiting for them: the writer is outside the gate. Says of each where its answer begins, and whether it rests on changes.
 pub fn run_piece(cx: &mut Context<'_, '_>, commands: &mut VecDeque<Request>, mut answered: impl FnMut(usize, bool)) {
@@ -216,7 +224,8 @@ pub fn run_piece(cx: &mut Context<'_, '_>, commands: &mut VecDeque<Request>, mut
     };
     let piece = commands.iter().map_while(|request| Some((spec(request)?, request)));
     let keys_of_piece: Vec<Bytes> = piece.flat_map(|(spec, request)| keys(spec, request)).cloned().collect();
-    cx.writer.borrow_mut().claim(keys_of_piece.iter().map(|key| (Slot::of_key(key), key.as_ref())));
+    let wanted = keys_of_piece.iter().map(|key| (Slot::of_key(key), key.as_ref()));
+    cx.writer.borrow_mut().claim(wanted, &|| false);
     cx.writer.borrow_mut().enter();
     while let Some((found, request)) = commands.front().and_then(|request| Some((spec(request)?, request.clone()))) {
         commands.pop_front();
@@ -230,7 +239,11 @@ pub fn run_piece(cx: &mut Context<'_, '_>, commands: &mut VecDeque<Request>, mut
         }
         if std::mem::take(&mut cx.session.rerun) {
             cx.session.unnamed.clear();
-            cx.fail(begun, &uses_others_keys());
+            let error = match std::mem::take(&mut cx.session.pace) {
+                Pace::TooSlow(_) => too_slow(),
+                _ => uses_others_keys(),
+            };
+            cx.fail(begun, &error);
         }
         let writer = cx.writer.borrow();
         answered(begun.replied, writer.gathered() != begun.gathered || writer.take_observed());

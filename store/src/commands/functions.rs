@@ -6,7 +6,7 @@ use super::{
     CommandError, Context, glob,
     scripting::{self, libraries},
 };
-use crate::protocol::Request;
+use crate::{clients::Busy, protocol::Request};
 
 type Outcome = Result<(), CommandError>;
 
@@ -41,15 +41,14 @@ pub(super) fn function(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
             cx.reply.ok();
         }
         b"list" => list(cx, rest)?,
-        b"stats" => stats(cx),
+        b"stats" => stats(cx)?,
         b"dump" => {
             let payload = scripting::dump_libraries();
             cx.reply.bulk(&payload);
         }
         b"restore" if rest.len() > 2 => return Err(CommandError::subcommand("FUNCTION", &request[1])),
         b"restore" => restore(cx, rest)?,
-        b"kill" if scripting::kill() => cx.reply.ok(),
-        b"kill" => return Err(CommandError::new("NOTBUSY No scripts in execution right now.")),
+        b"kill" => scripting::kill(cx, Busy::Function)?,
         _ => super::subcommands::help(cx.reply, "function"),
     }
     Ok(())
@@ -135,12 +134,28 @@ fn list(cx: &mut Context<'_, '_>, rest: &[Bytes]) -> Outcome {
     Ok(())
 }
 
-fn stats(cx: &mut Context<'_, '_>) {
+fn stats(cx: &mut Context<'_, '_>) -> Outcome {
+    let running = cx.node.clients.pause.slow_script().map(|script| script.run());
+    if running.as_ref().is_some_and(|run| run.kind == Busy::Script) {
+        return Err(CommandError::new(Busy::Script.text()));
+    }
     let all = libraries::all();
     cx.reply.map(2);
     cx.reply.bulk(b"running_script");
-    // Whoever asks on a thread that serves clients asks between scripts.
-    cx.reply.null();
+    match running {
+        // Whoever is not told BUSY asks between functions.
+        None => cx.reply.null(),
+        Some(run) => {
+            cx.reply.map(3);
+            cx.reply.bulk(b"name");
+            cx.reply.bulk(run.name.as_bytes());
+            cx.reply.bulk(b"command");
+            cx.reply.array(run.words.len());
+            run.words.iter().for_each(|word| cx.reply.bulk(word));
+            cx.reply.bulk(b"duration_ms");
+            cx.reply.unsigned(run.since.elapsed().as_millis() as u64);
+        }
+    }
     cx.reply.bulk(b"engines");
     cx.reply.map(1);
     cx.reply.bulk(b"LUA");
@@ -149,4 +164,5 @@ fn stats(cx: &mut Context<'_, '_>) {
     cx.reply.unsigned(all.len() as u64);
     cx.reply.bulk(b"functions_count");
     cx.reply.unsigned(all.values().map(|library| library.functions.len() as u64).sum());
+    Ok(())
 }

@@ -21,7 +21,7 @@ pub(super) fn pfadd(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 
 pub(super) fn pfcount(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let moment = cx.moment(request.len() - 1);
-    let keys = cx.keyspace().as_of(moment.as_ref());
+    let keys = cx.keyspace().as_of(moment.as_deref());
     let mut merged: Option<HyperLogLog> = None;
     for key in &request[1..] {
         match (keys.hll(key)?, &mut merged) {

@@ -14,14 +14,14 @@ use super::{
     CommandError, Context, Session,
     execute::execute,
     large::LargeReply,
-    session::{Plane, Unanswered},
+    session::{Pace, Plane, Unanswered},
     subcommands,
     table::{self, CommandSpec, Flags, Handler},
     transactions::{self, Transaction},
 };
 use crate::{
     blocked::Wait,
-    clients::Paused,
+    clients::{Busy, Paused},
     cluster::Route,
     engine::{Home, Writer},
     node::Node,
@@ -54,6 +54,8 @@ pub enum Step {
     Wait,
     /// What the writer has gathered has to be committed first, and the keys claimed, waiting for them. Nothing was executed.
     Busy,
+    /// A script has passed its time: the connection executes the request again, alone. Nothing was executed.
+    Slow,
     /// EXEC of what cannot be one batch: the connection executes it in pieces, with everybody else paused. Nothing was executed.
     Apart,
     /// The reply comes from a future.
@@ -77,21 +79,23 @@ pub fn described(request: &[Bytes]) -> (&'static str, Option<Slot>) {
     }
 }
 
-/// Claims the keys that a request changes, waiting for them: what [`Step::Busy`] asks for.
-pub fn claim(session: &Session, writer: &mut Writer, request: &Request) {
+/// Claims the keys that a request changes, waiting for them: what [`Step::Busy`] asks for. Not for a slow script, of which the client is
+/// told.
+pub fn claim(node: &Node, session: &Session, writer: &mut Writer, request: &Request) {
+    let give_up = || node.clients.pause.is_busy(session.id());
     let spec = request.first().and_then(|name| table::find(name));
     if spec.is_some_and(|spec| spec.name == "exec") {
-        return writer.claim(transactions::claimed_by_exec(session));
+        return writer.claim(transactions::claimed_by_exec(session), &give_up);
     }
     let unnamed = session.unnamed.iter().map(|key| (Slot::of_key(key), key.as_ref()));
-    writer
-        .claim(spec.into_iter().flat_map(|spec| keys(spec, request)).map(|key| (Slot::of_key(key), key.as_ref())).chain(unnamed));
+    let named = spec.into_iter().flat_map(|spec| keys(spec, request)).map(|key| (Slot::of_key(key), key.as_ref()));
+    writer.claim(named.chain(unnamed), &give_up);
 }
 
 /// Reads ahead the records that a run of requests asks for, by one call into RocksDB; keys they change are claimed first. `None` when
 /// there is nothing to gain.
-pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, database: u8, run: &[Request]) -> Option<Prefetch<'n>> {
-    let mut wanted = Vec::new();
+pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, session: &Session, run: &[Request]) -> Option<Prefetch<'n>> {
+    let (mut wanted, database) = (Vec::new(), session.database);
     for request in run {
         let Some(spec) = request.first().and_then(|name| table::find(name)) else { continue };
         if wanted.len() >= PREFETCH_KEYS_MAX || !matches!(spec.handler, Handler::Now(_)) {
@@ -107,6 +111,10 @@ pub fn prefetch<'n>(node: &'n Node, writer: &mut Writer, database: u8, run: &[Re
         // Inside the gate, as of when a slot is looked at: one that is not served now may be so when the request is executed, and hold what
         // was not there when it was read. One that is served now does not leave and come back meanwhile.
         writer.enter();
+        // Nor are keys claimed that a slow script may come to need.
+        if node.clients.pause.is_busy(session.id()) {
+            break;
+        }
         match route(node, keys(spec, request), spec.flags.has(Flags::WRITE)) {
             Ok(Route::Serve) => {}
             Ok(Route::Wait) => break,
@@ -146,6 +154,7 @@ pub fn run(cx: &mut Context<'_, '_>, request: &Request) -> Step {
             match cx.session.unanswered.take() {
                 Some(Unanswered::Waits(wait)) => Step::Blocked(wait),
                 Some(Unanswered::Large(reply)) => Step::Large(reply),
+                None if matches!(cx.session.pace, Pace::TooSlow(_)) => Step::Slow,
                 None => step,
             }
         }
@@ -195,7 +204,11 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
         Ok(Route::Serve) => None,
         // What is queued waits when it is executed.
         Ok(Route::Wait) if queues => None,
-        Ok(Route::Wait) => return Ok(Step::Wait),
+        // The switch may be waiting for the very script.
+        Ok(Route::Wait) => match told_busy(cx, spec, request) {
+            Some(busy) if cx.session.waited.is_none() => Some(CommandError::new(busy.text())),
+            _ => return Ok(Step::Wait),
+        },
         Ok(Route::Moved(text)) => Some(CommandError::new(text)),
         Ok(Route::Unserved) => Some(CommandError::new("CLUSTERDOWN Hash slot not served")),
         Err(error) => Some(error),
@@ -208,6 +221,12 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
         return Err(refused(cx, request, error));
     }
     match node.clients.pause.now(cx.session.id()) {
+        Paused::Busy(_) => match told_busy(cx, spec, request) {
+            // It has waited for keys, and goes on waiting.
+            Some(_) if cx.session.waited.is_some() => return Ok(Step::Paused),
+            Some(busy) => return Err(refused(cx, request, CommandError::new(busy.text()))),
+            None => {}
+        },
         Paused::All if cx.session.plane == Plane::Data => return Ok(Step::Paused),
         Paused::Writes => {
             let writes = |flags: Flags| flags.intersects(Flags::WRITE.and(Flags::TELLS));
@@ -239,10 +258,24 @@ fn try_run(cx: &mut Context<'_, '_>, request: &Request) -> Result<Step, CommandE
         let keys = keys(spec, request).map(|key| (Slot::of_key(key), key.as_ref()));
         let frees = spec.flags.has(Flags::FREES) || !spec.flags.has(Flags::WRITE);
         if !cx.writer.borrow_mut().try_claim(keys, frees)? {
-            return Ok(Step::Busy);
+            return match node.clients.pause.now(cx.session.id()) {
+                // WATCH does not wait for a slow script either.
+                Paused::Busy(busy) => Err(refused(cx, request, CommandError::new(busy.text()))),
+                _ => Ok(Step::Busy),
+            };
         }
     }
     execute(cx, spec, request)
+}
+
+/// What a client is told of a slow script, in the place of having its request executed.
+fn told_busy(cx: &Context<'_, '_>, spec: &CommandSpec, request: &Request) -> Option<Busy> {
+    let Paused::Busy(busy) = cx.node.clients.pause.now(cx.session.id()) else { return None };
+    let subcommand = || request.get(1).and_then(|word| subcommands::subcommand(spec.name, word));
+    let allowed = spec.flags.has(Flags::ALLOW_BUSY)
+        || matches!(spec.name, "script" | "function")
+            && subcommand().is_some_and(|known| matches!((spec.name, known.name), (_, "kill") | ("function", "stats")));
+    (cx.session.plane == Plane::Data && !allowed).then_some(busy)
 }
 
 /// Whether a command is refused when memory is short: a write to keys that does not only give space back.

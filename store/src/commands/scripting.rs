@@ -2,7 +2,8 @@
 //!
 //! A script runs inside its thread's turn: its changes gather with those of the turn and are committed with them, so that they come
 //! back all or none after a crash. What it may cost has bounds: time, memory, bytes written; a script that is ended by one of them, or by
-//! SCRIPT KILL, has changed nothing. The keys it names are claimed before it runs; a key that it uses without naming it is claimed when it gets
+//! SCRIPT KILL, has changed nothing. One that runs for longer than others wait for it is undone, and run again alone, on a thread of its
+//! own, while everybody else is told BUSY (`server/slow.rs`). The keys it names are claimed before it runs; a key that it uses without naming it is claimed when it gets
 //! there, and if somebody else has that one just then, the script is undone and run again with the key claimed.
 
 mod bitwise;
@@ -17,40 +18,29 @@ mod patterns;
 mod redis;
 mod values;
 
-use std::{
-    cell::RefCell,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use mlua::{Lua, MultiValue, Table, Value};
 
 pub(super) use self::cache::count as cached;
 pub(super) use self::calls::Caller;
-pub use self::interpreter::memory_held;
+pub use self::interpreter::{forget as forget_interpreter, memory_held};
 use self::{
     calls::Calls,
     interpreter::{Ended, Failure, Interpreter, Sha},
 };
-use super::{CommandError, Context};
+use super::{CommandError, Context, Plane, session::Pace};
 use crate::{
+    clients::{Busy, Run, SlowScript},
     protocol::Request,
     types::{PayloadReader, open_payload, parse_integer, seal_payload, write_text},
 };
 
 type Outcome = Result<(), CommandError>;
 
-/// How often scripts were told to end.
-static KILLS: AtomicU64 = AtomicU64::new(0);
-/// Scripts that run.
-static RUNNING: AtomicUsize = AtomicUsize::new(0);
 /// So often a script is run again for keys it did not name.
 const UNNAMED_MAX: usize = 1000;
-
-fn kills() -> u64 {
-    KILLS.load(Ordering::SeqCst)
-}
 
 /// What a script may do, as its first line says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,14 +145,33 @@ fn script(cx: &mut Context<'_, '_>, request: &Request, sha: Sha, body: &[u8], re
     if read_only && body.starts_with(b"#!") && !rights.no_writes {
         return Err(CommandError::new("ERR Can not execute a script with write flag using *_ro command."));
     }
-    let name = String::from_utf8_lossy(&sha).into_owned();
-    run(cx, &name, Rights { no_writes: rights.no_writes || read_only, ..rights }, |interpreter| {
+    let described = Described { kind: Busy::Script, name: &sha, request };
+    run(cx, described, Rights { no_writes: rights.no_writes || read_only, ..rights }, |interpreter| {
         let function = interpreter.script(sha, text).map_err(|error| {
             CommandError::new(format!("ERR Error compiling script (new function): {}", interpreter::message(&error)))
         })?;
         let table = |words: &[Bytes]| words_table(&interpreter.lua, words).map_err(|error| broken(&error));
         Ok((function, Some((table(keys)?, table(values)?)), MultiValue::new()))
     })
+}
+
+/// What is called, as others are told of it.
+#[derive(Clone, Copy)]
+struct Described<'q> {
+    kind: Busy,
+    name: &'q [u8],
+    request: &'q Request,
+}
+
+impl Described<'_> {
+    fn name(&self) -> String {
+        String::from_utf8_lossy(self.name).into_owned()
+    }
+
+    /// A run of it that begins now.
+    fn run(&self) -> Run {
+        Run { kind: self.kind, name: self.name(), words: self.request.clone(), since: Instant::now() }
+    }
 }
 
 fn words_table(lua: &Lua, words: &[Bytes]) -> mlua::Result<Table> {
@@ -184,7 +193,7 @@ type Called = (mlua::Function, Option<(Table, Table)>, MultiValue);
 /// Redis; but nothing stays of what was ended by a limit.
 fn run(
     cx: &mut Context<'_, '_>,
-    name: &str,
+    described: Described<'_>,
     rights: Rights,
     prepare: impl FnOnce(&mut Interpreter) -> Result<Called, CommandError>,
 ) -> Outcome {
@@ -192,18 +201,25 @@ fn run(
         return Err(CommandError::new("ERR Can not run script on cluster, 'no-cluster' flag is set."));
     }
     let memory_max = cx.node.settings.script_memory_limit.0 as usize;
-    let limit = Duration::from_millis(cx.node.live.lua_time_limit());
+    let slow = match &cx.session.pace {
+        Pace::Alone(slow) => Some(slow.clone()),
+        _ => None,
+    };
+    let most = cx.node.live.script_time_limit();
+    let others_wait = cx.node.live.busy_reply_threshold().filter(|time| slow.is_none() && *time < most);
+    let (limit, late) = others_wait.map_or((most, Ended::Late), |time| (time, Ended::Slow));
+    if let Some(slow) = &slow {
+        slow.begin(described.run());
+    }
     let (database, executing) = (cx.session.database, cx.session.executing);
     let caller = RefCell::new(Caller::new(cx, rights));
-    let killed_before = kills();
-    RUNNING.fetch_add(1, Ordering::SeqCst);
     let outcome = interpreter::with(memory_max, |interpreter| {
         let (function, globals, arguments) = match prepare(interpreter) {
             Ok(called) => called,
             Err(error) => return Ok(Err(error)),
         };
         let (lua, control) = (interpreter.lua.clone(), interpreter.control.clone());
-        control.begin(killed_before);
+        control.begin(late, slow);
         let outcome = lua.scope(|scope| {
             let call = scope.create_function_mut(|lua, (version, count, words): (i64, usize, Table)| {
                 let words: Vec<Value> = (1..=count).map(|position| words.raw_get(position)).collect::<mlua::Result<_>>()?;
@@ -212,51 +228,43 @@ fn run(
             let globals = globals.as_ref().map(|(keys, values)| (keys, values));
             interpreter.invoke(&function, globals, arguments, call, Instant::now() + limit)
         })?;
-        Ok(Ok((outcome, control.ended())))
+        Ok(Ok((outcome, control.ended(), control.has_written())))
     });
-    RUNNING.fetch_sub(1, Ordering::SeqCst);
     let Calls { unnamed, .. } = caller.into_inner().finish();
     cx.session.database = database;
     cx.session.executing = executing;
-    let (outcome, ended) = match outcome {
+    let (outcome, ended, written) = match outcome {
         None => return Err(CommandError::new("ERR This Redis command is not allowed from script")),
         Some(Err(error)) => return Err(broken(&error)),
         Some(Ok(Err(error))) => return Err(error),
         Some(Ok(Ok(ended))) => ended,
     };
-    let ms = limit.as_millis();
     if ended != Some(Ended::Busy) {
         cx.session.unnamed.clear();
     }
     match ended {
         None => {}
         Some(Ended::Killed) => {
-            return Err(CommandError::new("ERR Error running script: it was killed by SCRIPT KILL; nothing was changed"));
+            let message = b"ERR Script killed by user with SCRIPT KILL...".to_vec();
+            let failure = Failure { message, place: outcome.err().and_then(|failure| failure.place) };
+            return Err(CommandError::new(failure_text(&described.name(), &failure)));
         }
-        Some(Ended::Late) => {
-            return Err(CommandError::new(format!(
-                "ERR the script ran for more than {ms} ms (lua-time-limit) and was ended; nothing was changed"
-            )));
-        }
-        Some(Ended::Large) => {
-            let most = cx.node.settings.script_write_limit.0;
-            return Err(CommandError::new(format!(
-                "ERR the script wrote more than {most} bytes (script-write-limit) and was ended; nothing was changed"
-            )));
-        }
-        Some(Ended::Memory) => {
-            return Err(CommandError::new(format!(
-                "ERR the script used more than {memory_max} bytes of memory (script-memory-limit) and was ended; nothing was changed"
-            )));
+        Some(Ended::Slow) => {
+            tracing::warn!(
+                script = described.name(),
+                "a script has run for {} ms: it is run again, alone, and others are answered BUSY; SCRIPT KILL or FUNCTION KILL ends it",
+                limit.as_millis()
+            );
+            cx.session.pace = Pace::TooSlow(Arc::new(SlowScript::new(described.run(), written)));
+            cx.session.rerun = true;
+            return Ok(());
         }
         Some(Ended::Busy) if cx.session.unnamed.len() < UNNAMED_MAX => {
             cx.session.unnamed.extend(unnamed);
             cx.session.rerun = true;
             return Ok(());
         }
-        Some(Ended::Busy) => {
-            return Err(CommandError::new("TRYAGAIN the script uses keys it does not name, which others are changing"));
-        }
+        Some(ended) => return Err(over_limit(cx, ended)),
     }
     match outcome {
         Ok((value, booleans)) => {
@@ -266,22 +274,37 @@ fn run(
             values::write(cx.reply, &value, booleans).map_err(|error| broken(&error))
         }
         Err(failure) => {
-            answer_failure(cx, name, &failure);
+            // An error as the answer: what was changed before it stays.
+            let text = failure_text(&described.name(), &failure);
+            cx.reply.error(&text);
+            cx.node.stats.count_error(&text);
             Ok(())
         }
     }
 }
 
-/// An error as the answer: what was changed before it stays.
-fn answer_failure(cx: &mut Context<'_, '_>, name: &str, failure: &Failure) {
+/// What is said of a script that met one of its bounds.
+fn over_limit(cx: &Context<'_, '_>, ended: Ended) -> CommandError {
+    let (did, limit) = match ended {
+        Ended::Late => (format!("ran for more than {} ms", cx.node.live.script_time_limit().as_millis()), "script-time-limit"),
+        Ended::Large => (format!("wrote more than {} bytes", cx.node.settings.script_write_limit.0), "script-write-limit"),
+        Ended::Memory => {
+            (format!("used more than {} bytes of memory", cx.node.settings.script_memory_limit.0), "script-memory-limit")
+        }
+        Ended::Busy | Ended::Killed | Ended::Slow => {
+            return CommandError::new("TRYAGAIN the script uses keys it does not name, which others are changing");
+        }
+    };
+    CommandError::new(format!("ERR the script {did} ({limit}) and was ended; nothing was changed"))
+}
+
+fn failure_text(name: &str, failure: &Failure) -> String {
     let message = String::from_utf8_lossy(&failure.message);
     let message = message.trim_start_matches('-');
-    let text = match &failure.place {
+    match &failure.place {
         Some((source, line)) => format!("{message} script: {name}, on {source}:{line}."),
         None => format!("{message} script: {name}."),
-    };
-    cx.reply.error(&text);
-    cx.node.stats.count_error(&text);
+    }
 }
 
 /// FCALL and `FCALL_RO`.
@@ -292,8 +315,8 @@ pub(super) fn call_function(cx: &mut Context<'_, '_>, request: &Request, read_on
     if read_only && !registered.rights.no_writes {
         return Err(CommandError::new("ERR Can not execute a script with write flag using *_ro command."));
     }
-    let name = String::from_utf8_lossy(&request[1]).into_owned();
-    run(cx, &name, registered.rights, |interpreter| {
+    let described = Described { kind: Busy::Function, name: &request[1], request };
+    run(cx, described, registered.rights, |interpreter| {
         let function = libraries::callable(interpreter, &request[1]).map_err(|error| broken(&error))?;
         let function = function.ok_or_else(|| CommandError::new("ERR Function not found"))?;
         let table = |words: &[Bytes]| words_table(&interpreter.lua, words).map_err(|error| broken(&error));
@@ -327,13 +350,24 @@ pub(super) fn restore_libraries(payload: &[u8]) -> Result<Vec<Vec<u8>>, CommandE
     Ok(codes)
 }
 
-/// Ends every script that runs; false: none does.
-pub(super) fn kill() -> bool {
-    if RUNNING.load(Ordering::SeqCst) == 0 {
-        return false;
+/// SCRIPT KILL and FUNCTION KILL: ends the script that others are told of. As in Redis not one that has written; but on the admin plane,
+/// as nothing of it stays here.
+pub(super) fn kill(cx: &mut Context<'_, '_>, kind: Busy) -> Outcome {
+    let Some(script) = cx.node.clients.pause.slow_script() else {
+        return Err(CommandError::new("NOTBUSY No scripts in execution right now."));
+    };
+    if cx.session.plane == Plane::Data && script.has_written() {
+        return Err(CommandError::new(
+            "UNKILLABLE Sorry the script already executed write commands against the dataset. You can either wait the script \
+             termination or kill the server in a hard way using the SHUTDOWN NOSAVE command.",
+        ));
     }
-    KILLS.fetch_add(1, Ordering::SeqCst);
-    true
+    if script.busy() != kind {
+        return Err(CommandError::new(script.busy().text()));
+    }
+    script.kill();
+    cx.reply.ok();
+    Ok(())
 }
 
 pub(super) fn script_command(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
@@ -364,8 +398,7 @@ pub(super) fn script_command(cx: &mut Context<'_, '_>, request: &Request) -> Out
             cache::flush();
             cx.reply.ok();
         }
-        (b"kill", []) if kill() => cx.reply.ok(),
-        (b"kill", []) => return Err(CommandError::new("NOTBUSY No scripts in execution right now.")),
+        (b"kill", []) => kill(cx, Busy::Script)?,
         (b"help", []) => super::subcommands::help(cx.reply, "script"),
         _ => return Err(CommandError::new("ERR the debugger of scripts is not served here")),
     }

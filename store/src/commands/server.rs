@@ -84,6 +84,9 @@ pub(super) fn shutdown(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         // One that was asked for begins at once, and is not called off.
         return Err(CommandError::new("ERR No shutdown in progress."));
     }
+    if let Some(script) = cx.node.clients.pause.slow_script().filter(|_| save != Some(false)) {
+        return Err(CommandError::new(script.busy().text()));
+    }
     cx.node.ask_for_end();
     cx.session.closing = true;
     Ok(())

@@ -87,6 +87,7 @@ impl Serving<'_> {
             now_ms: self.now_ms,
             prefetch: None,
             clock: None,
+            moment: None,
         };
         let step = run(&mut context, &waiter.wait.request);
         let changed = self.writer.borrow().gathered() != gathered || self.writer.borrow().take_observed();
@@ -111,7 +112,7 @@ impl Serving<'_> {
                 Attempt::Over
             }
             // Its other keys are somebody else's just now, or its slot is about to leave: it waits for that by itself.
-            Step::Busy | Step::Wait | Step::Paused | Step::Apart | Step::Later(_) | Step::Large(_) => {
+            Step::Busy | Step::Slow | Step::Wait | Step::Paused | Step::Apart | Step::Later(_) | Step::Large(_) => {
                 if self.node.blocked.take(waiter) {
                     waiter.wake(Woken::Retry);
                 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{large::LargeReply, transactions::Transaction};
 use crate::{
     blocked::Wait,
-    clients::{Client, Watching},
+    clients::{Client, SlowScript, Watching},
     config::Settings,
     protocol::Version,
 };
@@ -67,6 +67,18 @@ pub struct Waited {
     pub deadline: Option<Instant>,
 }
 
+/// How scripts of a connection are run.
+#[derive(Debug, Default)]
+pub enum Pace {
+    /// On the thread of the connection, until one has passed its time (`busy-reply-threshold`).
+    #[default]
+    Quick,
+    /// One has, and was undone: its request is to be executed again, alone.
+    TooSlow(Arc<SlowScript>),
+    /// Alone, while others are told so.
+    Alone(Arc<SlowScript>),
+}
+
 /// Why a command was executed and has not answered.
 pub enum Unanswered {
     /// There is nothing to answer with yet.
@@ -107,6 +119,8 @@ pub struct Session {
     pub unnamed: Vec<Bytes>,
     /// Whether the script that ran last has to be run again.
     pub rerun: bool,
+    /// How scripts are run.
+    pub pace: Pace,
     /// Whether the connection ends once its replies are sent.
     pub closing: bool,
 }
@@ -130,6 +144,7 @@ impl Session {
             unanswered: None,
             unnamed: Vec::new(),
             rerun: false,
+            pace: Pace::Quick,
             closing: false,
         }
     }

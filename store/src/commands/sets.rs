@@ -209,7 +209,7 @@ pub(super) fn sdiff(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 
 fn combine(cx: &mut Context<'_, '_>, operation: SetOperation, request: &Request) -> Outcome {
     let moment = cx.moment(request.len() - 1);
-    let keys = cx.keyspace().as_of(moment.as_ref());
+    let keys = cx.keyspace().as_of(moment.as_deref());
     cx.reply.counted(Aggregate::Set, |reply| {
         let mut count = 0;
         keys.set_combine(operation, request[1..].iter().map(AsRef::as_ref), |member| write(reply, member, &mut count))?;
@@ -246,7 +246,7 @@ pub(super) fn sintercard(cx: &mut Context<'_, '_>, request: &Request) -> Outcome
     let (keys, rest) = numbers::counted_keys(&request[1..])?;
     let limit = numbers::limit(rest)?;
     let (moment, mut count) = (cx.moment(keys.len()), 0);
-    cx.keyspace().as_of(moment.as_ref()).set_combine(SetOperation::Intersection, keys.iter().map(AsRef::as_ref), |_| {
+    cx.keyspace().as_of(moment.as_deref()).set_combine(SetOperation::Intersection, keys.iter().map(AsRef::as_ref), |_| {
         count += 1;
         if count == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;

@@ -62,7 +62,7 @@ fn execute(cx: &mut Context<'_, '_>, request: &Request, may_store: bool) -> Outc
     let slot = cx.node.cluster.enabled().then(|| Slot::of_key(&request[1]));
     let asked = parse(&request[2..], slot, may_store)?;
     let moment = cx.moment(if asked.reads_other_keys() { 2 } else { 1 });
-    let keys = cx.keyspace().as_of(moment.as_ref());
+    let keys = cx.keyspace().as_of(moment.as_deref());
     let mut allowance = keys.allowance();
     let elements = read(&keys, &request[1], &asked, &mut allowance)?;
     match asked.store {

@@ -126,18 +126,18 @@ subcommands! {
         "dump" 2 "" "Every library, for FUNCTION RESTORE.";
         "flush" -2 "[ASYNC|SYNC]" "Deletes every library.";
         "help" 2 "" "Prints this help.";
-        "kill" 2 "" "Ends the functions that run; they have changed nothing.";
+        "kill" 2 "" "Ends the function of which others are told BUSY, unless it has written; it has changed nothing.";
         "list" -2 "[LIBRARYNAME pattern] [WITHCODE]" "Libraries and their functions.";
         "load" -3 "[REPLACE] code" "Adds a library; answers its name.";
         "restore" -3 "payload [FLUSH|APPEND|REPLACE]" "Adds the libraries of FUNCTION DUMP.";
-        "stats" 2 "" "How many libraries and functions there are.";
+        "stats" 2 "" "The function of which others are told BUSY; how many libraries and functions there are.";
     }
     "script" {
         "debug" 3 "YES|SYNC|NO" "The debugger of scripts; it is not served.";
         "exists" -3 "sha1 [sha1 ...]" "Whether scripts are known.";
         "flush" -2 "[ASYNC|SYNC]" "Forgets every script.";
         "help" 2 "" "Prints this help.";
-        "kill" 2 "" "Ends the scripts that run; they have changed nothing.";
+        "kill" 2 "" "Ends the script of which others are told BUSY, unless it has written; it has changed nothing.";
         "load" 3 "script" "Makes a script known; answers its SHA1.";
     }
     "object" {

@@ -120,7 +120,7 @@ pub(super) fn cad(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
 
 pub(super) fn lcs(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let moment = cx.moment(2);
-    let keys = cx.keyspace().as_of(moment.as_ref());
+    let keys = cx.keyspace().as_of(moment.as_deref());
     let text = |key: &[u8]| match keys.get(key, |value| value.unwrap_or_default().to_vec()) {
         Err(TypeError::WrongType) => Err(CommandError::new("ERR The specified keys must contain string values")),
         other => Ok(other?),

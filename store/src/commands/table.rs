@@ -55,6 +55,8 @@ impl Flags {
     pub const WAITS: Self = Self(1 << 22);
     /// Not allowed inside MULTI.
     pub const NO_MULTI: Self = Self(1 << 23);
+    /// Executed while a slow script runs.
+    pub const ALLOW_BUSY: Self = Self(1 << 24);
     /// None.
     pub const NONE: Self = Self(0);
 
@@ -82,6 +84,7 @@ impl Flags {
             (Self::WAITS, "blocking"),
             (Self::ADMIN, "admin"),
             (Self::NO_AUTH, "no_auth"),
+            (Self::ALLOW_BUSY, "allow_busy"),
         ];
         named.into_iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| name).collect()
     }
@@ -296,7 +299,7 @@ const FREES: Flags = WRITE.and(Flags::FREES);
 const SLOW_FREES: Flags = Flags::WRITE.and(Flags::FREES);
 const SLOW_BLIND: Flags = Flags::WRITE.and(Flags::BLIND);
 const CONNECTION: Flags = Flags::CONNECTION.and(Flags::FAST);
-const OPEN: Flags = CONNECTION.and(Flags::NO_AUTH);
+const OPEN: Flags = CONNECTION.and(Flags::NO_AUTH).and(Flags::ALLOW_BUSY);
 const PLANE: Flags = Flags::ADMIN.and(Flags::ADMIN_PLANE);
 const NO_KEYS: Keys = Keys::None;
 const ONE: Keys = Keys::Range { first: 1, last: 1, step: 1 };
@@ -345,7 +348,10 @@ const MEMORY: Flags = Flags::READONLY.and(Flags::CONTAINER);
 const CLIENT: Flags = Flags::CONNECTION.and(Flags::CONTAINER);
 const FAST: Flags = Flags::FAST;
 const AT_ONCE: Flags = Flags::FAST.and(Flags::AT_ONCE);
-const CLAIMS: Flags = AT_ONCE.and(Flags::CLAIMS);
+const BEGINS: Flags = AT_ONCE.and(Flags::ALLOW_BUSY);
+const CLAIMS: Flags = BEGINS.and(Flags::CLAIMS);
+const FORGETS: Flags = Flags::FAST.and(Flags::ALLOW_BUSY);
+const ENDS: Flags = ALONE.and(Flags::ALLOW_BUSY);
 const LEAVES: Flags = OPEN.and(Flags::AT_ONCE);
 const SUBCOMMANDS: Flags = Flags::CONTAINER;
 const NONE: Flags = Flags::NONE;

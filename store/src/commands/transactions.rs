@@ -102,7 +102,7 @@ pub(super) fn discard(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
 }
 
 /// Ends a transaction and its watches.
-pub(super) fn forget(session: &mut Session) {
+pub fn forget(session: &mut Session) {
     session.transaction = None;
     session.client.queued.set(0);
     unwatch_all(session);
@@ -193,9 +193,20 @@ pub(super) fn exec(cx: &mut Context<'_, '_>, _: &Request) -> Outcome {
     let database = cx.session.database;
     cx.reply.array(transaction.queued.len());
     cx.session.executing = true;
+    // What patterns name is claimed by nobody: of all SORTs of the transaction it is as of one moment.
+    let sorts = |spec: &CommandSpec| matches!(spec.name, "sort" | "sort_ro");
+    let several = transaction.commands().filter(|(spec, _)| sorts(spec)).nth(1).is_some();
+    let mut moment = None;
     for request in &transaction.queued {
-        match request.first().and_then(|name| table::find(name)) {
-            Some(spec) => execute_queued(cx, spec, request),
+        let spec = request.first().and_then(|name| table::find(name));
+        // A script sees, and may change, what keys hold now: what comes behind it is as of no earlier moment.
+        if spec.is_some_and(|spec| spec.group == "scripting") {
+            moment = None;
+        } else if several && moment.is_none() && spec.is_some_and(sorts) {
+            moment = Some(cx.node.engine.moment());
+        }
+        match spec {
+            Some(spec) => cx.within(moment.as_ref(), |cx| execute_queued(cx, spec, request)),
             None => cx.reply.error(&unknown(request).to_string()),
         }
         if cx.session.rerun {

@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     plan_memory,
-    settings::{Settings, specs},
+    settings::{Settings, spec, specs},
 };
 
 type SetLogLevel = Box<dyn Fn(&str) + Send + Sync>;
@@ -40,7 +40,8 @@ pub struct Live {
     request_len_max: AtomicUsize,
     park_timeout_ms: AtomicU64,
     command_memory_max: AtomicUsize,
-    lua_time_limit: AtomicU64,
+    busy_reply_threshold: AtomicU64,
+    script_time_limit: AtomicU64,
     stream_node_max_entries: AtomicU32,
 }
 
@@ -79,7 +80,8 @@ impl Live {
             request_len_max: AtomicUsize::new(0),
             park_timeout_ms: AtomicU64::new(0),
             command_memory_max: AtomicUsize::new(0),
-            lua_time_limit: AtomicU64::new(0),
+            busy_reply_threshold: AtomicU64::new(0),
+            script_time_limit: AtomicU64::new(0),
             stream_node_max_entries: AtomicU32::new(0),
             current: Mutex::new(settings.clone()),
             changed: Mutex::default(),
@@ -133,9 +135,15 @@ impl Live {
         self.command_memory_max.load(Ordering::Relaxed)
     }
 
-    /// Milliseconds after which a script is ended.
-    pub fn lua_time_limit(&self) -> u64 {
-        self.lua_time_limit.load(Ordering::Relaxed)
+    /// For a script to run, before others are answered BUSY; `None`: they are not.
+    pub fn busy_reply_threshold(&self) -> Option<Duration> {
+        let ms = self.busy_reply_threshold.load(Ordering::Relaxed);
+        (ms > 0).then(|| Duration::from_millis(ms))
+    }
+
+    /// For a script to run at all.
+    pub fn script_time_limit(&self) -> Duration {
+        Duration::from_millis(self.script_time_limit.load(Ordering::Relaxed))
     }
 
     /// Milliseconds that a command waits for a slot.
@@ -193,7 +201,8 @@ impl Live {
         self.reply_stream_from.store(settings.reply_stream_from.0 as usize, Ordering::Relaxed);
         self.reply_stream_timeout_ms.store(settings.reply_stream_timeout_ms, Ordering::Relaxed);
         self.command_memory_max.store(settings.command_memory_limit.0.min(request) as usize, Ordering::Relaxed);
-        self.lua_time_limit.store(settings.lua_time_limit, Ordering::Relaxed);
+        self.busy_reply_threshold.store(settings.busy_reply_threshold, Ordering::Relaxed);
+        self.script_time_limit.store(settings.script_time_limit, Ordering::Relaxed);
         let together = if settings.stream_node_max_entries == 0 { 100 } else { settings.stream_node_max_entries };
         self.stream_node_max_entries.store(together, Ordering::Relaxed);
         self.park_timeout_ms.store(settings.park_timeout_ms, Ordering::Relaxed);
@@ -204,9 +213,8 @@ impl Live {
 fn changed(current: &Settings, pairs: &[(String, String)]) -> Result<(Settings, Vec<&'static str>), SetError> {
     let (mut next, mut names) = (current.clone(), Vec::new());
     for (name, value) in pairs {
-        let lower = name.to_ascii_lowercase();
         let shown: String = name.chars().take(64).collect();
-        let spec = specs().iter().find(|spec| spec.name == lower).ok_or_else(|| SetError::Unknown(shown.clone()))?;
+        let spec = spec(name).ok_or_else(|| SetError::Unknown(shown.clone()))?;
         let refused = |why: &str| SetError::Refused { name: shown.clone(), why: why.into() };
         if names.contains(&spec.name) {
             return Err(refused("duplicate parameter"));
@@ -235,8 +243,8 @@ fn rewritten(text: &str, values: &[(&str, String)]) -> String {
     let mut left: Vec<&(&str, String)> = values.iter().collect();
     let mut lines: Vec<String> = Vec::new();
     for line in text.lines() {
-        let name = line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
-        match values.iter().find(|(changed, _)| *changed == name) {
+        let name = line.split_whitespace().next().and_then(spec).map(|spec| spec.name);
+        match values.iter().find(|(changed, _)| Some(*changed) == name) {
             None => lines.push(line.to_owned()),
             // A later line of the same setting would win over this one.
             Some(value) if left.iter().any(|other| other.0 == value.0) => {
@@ -278,11 +286,12 @@ mod tests {
         let live = Live::new(Settings::default());
         live.set(&pairs(&[("maxclients", "7"), ("Timeout", "3"), ("sync", "no")]), |_| Ok(())).unwrap();
         assert_eq!((live.maxclients(), live.timeout(), live.current().sync.name()), (7, 3, "no"));
-        let refusals: [(&[(&str, &str)], &str); 7] = [
+        let refusals: [(&[(&str, &str)], &str); 8] = [
             (&[("maxclients", "9"), ("timeout", "soon")], "'timeout') - it has to be a whole number"),
             (&[("maxclients", "9"), ("nosuch", "1")], "Unknown option or number of arguments for CONFIG SET - 'nosuch'"),
             (&[("maxclients", "9"), ("port", "1")], "'port') - can't set immutable config"),
             (&[("maxclients", "9"), ("maxclients", "10")], "duplicate parameter"),
+            (&[("lua-time-limit", "9"), ("busy-reply-threshold", "10")], "duplicate parameter"),
             (&[("maxclients", "0")], "maxclients is 0"),
             (&[("maxclients", "9"), ("rocksdb.row_cache_size", "8mb")], "no row cache to size"),
             (&[], "wrong number of arguments"),
@@ -310,5 +319,7 @@ mod tests {
         let values = [("maxclients", "9".to_owned()), ("sync", "no".to_owned())];
         assert_eq!(rewritten(text, &values), "# a comment\nport 1\nmaxclients 9\n\ndir /data\nsync no\n");
         assert_eq!(rewritten("", &values), "maxclients 9\nsync no\n");
+        let renamed = [("busy-reply-threshold", "7".to_owned())];
+        assert_eq!(rewritten("Lua-Time-Limit 5\nport 1\n", &renamed), "busy-reply-threshold 7\nport 1\n");
     }
 }

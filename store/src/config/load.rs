@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use super::settings::{Settings, Spec, specs};
+use super::settings::{ALIASES, Settings, Spec, spec, specs};
 
 /// Longest configuration file that is read.
 const FILE_LEN_MAX: u64 = 1 << 20;
@@ -175,7 +175,8 @@ fn read_environment(settings: &mut Settings, environment: impl Iterator<Item = (
         // `{NAME}_SERVICE_HOST`, `{NAME}_PORT_6379_TCP_ADDR` and their like, for a Service whose name begins with `sluice`.
         let service =
             ["SERVICE_HOST", "SERVICE_PORT", "PORT_"].into_iter().any(|mark| name.contains(mark)) || value.starts_with("tcp://");
-        let known = specs().iter().find(|spec| plain(spec.name) == name);
+        let names = specs().iter().map(|spec| spec.name).chain(ALIASES.iter().map(|(alias, _)| *alias));
+        let known = names.filter(|known| plain(known) == name).find_map(spec);
         match known {
             // SLUICE_PORT=tcp://… is given to every container when a Service is called `sluice`.
             Some(_) if value.starts_with("tcp://") => {}
@@ -192,12 +193,11 @@ fn read_environment(settings: &mut Settings, environment: impl Iterator<Item = (
 }
 
 fn set(settings: &mut Settings, place: &str, name: &str, value: &str) -> Result<(), ConfigError> {
-    let lower = name.to_ascii_lowercase();
-    let Some(spec) = specs().iter().find(|spec| spec.name == lower) else {
+    let Some(spec) = spec(name) else {
         return Err(ConfigError::Unknown {
             place: place.into(),
             name: name.chars().take(64).collect(),
-            nearest: nearest(&lower),
+            nearest: nearest(&name.to_ascii_lowercase()),
         });
     };
     (spec.set)(settings, value).map_err(|why| ConfigError::Value {
@@ -304,6 +304,16 @@ mod tests {
             (spec.set)(&mut other, &text).unwrap_or_else(|why| panic!("{} {text}: {why}", spec.name));
             assert_eq!((spec.get)(&other), (spec.get)(&defaults), "{}", spec.name);
         }
+    }
+
+    #[test]
+    fn a_setting_goes_by_its_older_name_as_well() {
+        let threshold = |arguments: &[&str], environment: &[(&str, &str)]| {
+            settings(arguments, environment).map(|settings| settings.busy_reply_threshold)
+        };
+        assert_eq!(threshold(&["--Lua-Time-Limit", "7"], &[]), Ok(7));
+        assert_eq!(threshold(&[], &[("SLUICE_LUA_TIME_LIMIT", "8")]), Ok(8));
+        assert_eq!(threshold(&["--busy-reply-threshold", "0"], &[]), Ok(0));
     }
 
     #[test]

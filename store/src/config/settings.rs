@@ -64,6 +64,16 @@ macro_rules! settings {
     (@live $($other:ident)?) => { false };
 }
 
+/// Settings' older names in Redis.
+pub const ALIASES: [(&str, &str); 1] = [("lua-time-limit", "busy-reply-threshold")];
+
+/// The setting of that name, in any case.
+pub fn spec(name: &str) -> Option<&'static Spec> {
+    let alias = ALIASES.iter().find(|(alias, _)| name.eq_ignore_ascii_case(alias));
+    let name = alias.map_or(name, |(_, of)| of);
+    specs().iter().find(|spec| spec.name.eq_ignore_ascii_case(name))
+}
+
 fn loopback() -> Addresses {
     Addresses(vec!["127.0.0.1".into(), "-::1".into()])
 }
@@ -141,7 +151,8 @@ settings! {
     #[live] reply_stream_timeout_ms: u64 = 30_000, "reply-stream-timeout-ms", "Milliseconds a client has for each 256 KB of a reply that is sent in pieces, before it is disconnected; and a reply for its turn where reply-streams-max are being sent.";
     #[live] notify: Notify = Notify::default(), "notify-keyspace-events", "Which events of keys are published: letters of Redis (K, E, g, $, l, s, h, z, x, e, t, m, n, d, A); empty: none.";
     #[live] command_memory_limit: Bytes = Bytes(512 << 20), "command-memory-limit", "Bytes that one command may hold, or gather to be written, where that grows with its keys: unions, intersections and differences, SORT, ZRANGESTORE, GEOSEARCHSTORE, COPY, MOVE, RENAME into another slot.";
-    #[live] lua_time_limit: u64 = 5000, "lua-time-limit", "Milliseconds after which a script is ended; it has then changed nothing.";
+    #[live] busy_reply_threshold: u64 = 5000, "busy-reply-threshold", "Milliseconds of a script after which other clients wait for it no longer, but are answered BUSY until it ends (also called lua-time-limit); 0: they wait.";
+    #[live] script_time_limit: u64 = 60_000, "script-time-limit", "Milliseconds after which a script is ended; it has then changed nothing.";
     script_memory_limit: Bytes = Bytes(64 << 20), "script-memory-limit", "Bytes of memory that scripts may use in each thread that serves clients.";
     script_write_limit: Bytes = Bytes(64 << 20), "script-write-limit", "Bytes that one script may write.";
     #[live] park_timeout_ms: u64 = 15_000, "park-timeout-ms", "Milliseconds a command waits for a slot that is being switched, before TRYAGAIN.";
@@ -241,7 +252,7 @@ impl Settings {
             ("migrate-switch-timeout-ms", self.migrate_switch_timeout_ms),
             ("park-timeout-ms", self.park_timeout_ms),
             ("command-memory-limit", self.command_memory_limit.0),
-            ("lua-time-limit", self.lua_time_limit),
+            ("script-time-limit", self.script_time_limit),
             ("script-memory-limit", self.script_memory_limit.0),
             ("script-write-limit", self.script_write_limit.0),
             ("otlp-queue-size", u64::from(self.otlp_queue)),

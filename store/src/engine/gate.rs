@@ -7,7 +7,7 @@
 use std::{
     cell::Cell,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
@@ -107,9 +107,11 @@ impl Gate {
         self.excluding.load(Ordering::SeqCst)
     }
 
-    /// Waits, outside the gate, until writers may come in.
-    pub(crate) fn await_inclusion(&self) {
-        drop(self.exclusion.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Waits, outside the gate, until writers may come in, or `give_up` says so.
+    pub(crate) fn await_inclusion(&self, give_up: &dyn Fn() -> bool) {
+        while matches!(self.exclusion.try_lock(), Err(TryLockError::WouldBlock)) && !give_up() {
+            thread::sleep(Duration::from_micros(100));
+        }
     }
 
     /// Keeps writers out: on return none is inside. Blocks the thread, which must not be inside itself.

@@ -83,18 +83,24 @@ impl Stripes {
         }
     }
 
-    /// Takes a stripe, waiting for it. The caller holds only stripes of smaller numbers.
-    pub(crate) fn lock(&self, stripe: Stripe, holder: Holder) {
+    /// Takes a stripe, waiting for it until `give_up` says so: false, it was not taken. The caller holds only stripes of smaller numbers.
+    pub(crate) fn lock(&self, stripe: Stripe, holder: Holder, give_up: &dyn Fn() -> bool) -> bool {
         if self.try_lock(stripe, holder) == Tried::Taken {
-            return;
+            return true;
         }
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = true;
         while self.try_lock(stripe, holder) == Tried::Busy {
+            if give_up() {
+                taken = false;
+                break;
+            }
             guard = self.freed.wait_timeout(guard, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(guard);
         self.waiting.fetch_sub(1, Ordering::SeqCst);
+        taken
     }
 
     /// Whether that holder has the stripe.
@@ -132,7 +138,7 @@ mod tests {
                 thread::spawn(move || {
                     let holder = stripes.holder();
                     for _ in 0..500 {
-                        stripes.lock(Stripe(7), holder);
+                        assert!(stripes.lock(Stripe(7), holder, &|| false));
                         assert!(stripes.holds(Stripe(7), holder));
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         thread::yield_now();
@@ -150,5 +156,7 @@ mod tests {
         let (one, other) = (stripes.holder(), stripes.holder());
         let tries = [one, one, other].map(|holder| stripes.try_lock(Stripe(7), holder));
         assert_eq!(tries, [Tried::Taken, Tried::Held, Tried::Busy]);
+        let looks = AtomicU64::new(0);
+        assert!(!stripes.lock(Stripe(7), other, &|| looks.fetch_add(1, Ordering::SeqCst) == 3), "who gives up has it not");
     }
 }

@@ -304,7 +304,7 @@ impl<F: Fn(Slot) -> MayWrite> Sweeper<F> {
             }
             // Nothing was gathered: this only lets go of what it has, before it waits for the rest.
             let _ = writer.commit()?;
-            writer.claim(named());
+            writer.claim(named(), &|| false);
         }
     }
 

@@ -120,15 +120,17 @@ impl Writer {
     }
 
     /// Claims stripes, waiting for them, outside the gate and with nothing gathered. Blocks the thread as long as the batches of other
-    /// writers take.
-    pub fn claim<'k>(&mut self, keys: impl Iterator<Item = (Slot, &'k [u8])>) {
+    /// writers take, or until `give_up` says so: then some of them are missing, which [`Writer::try_claim`] tells.
+    pub fn claim<'k>(&mut self, keys: impl Iterator<Item = (Slot, &'k [u8])>, give_up: &dyn Fn() -> bool) {
         debug_assert!(!self.is_inside() && self.stripes.is_empty());
         let mut wanted: Vec<Stripe> = keys.map(|(slot, key)| Stripes::of(slot, key)).collect();
         wanted.sort_unstable();
         wanted.dedup();
-        self.engine.gate().await_inclusion();
+        self.engine.gate().await_inclusion(give_up);
         for stripe in wanted {
-            self.engine.stripes().lock(stripe, self.holder);
+            if !self.engine.stripes().lock(stripe, self.holder, give_up) {
+                return;
+            }
             self.stripes.push(stripe);
         }
     }

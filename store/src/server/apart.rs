@@ -13,7 +13,15 @@ impl Connection {
     /// EXEC of what cannot be one batch: in pieces, with everybody else paused. It is not cut short: it would be half done.
     pub(super) async fn execute_apart(&mut self) -> Result<(), End> {
         let (node, client) = (self.node.clone(), self.session.client.clone());
-        let alone = node.clients.pause.alone(client.id).await;
+        let alone = match node.clients.pause.alone(client.id, None).await {
+            Ok(alone) => alone,
+            Err(busy) => {
+                transactions::forget(&mut self.session);
+                let text = format!("EXECABORT Transaction discarded because of: {}", busy.text());
+                self.refuse(&text);
+                return Ok(());
+            }
+        };
         let engine = node.engine.clone();
         // Who looked before the pause began is still inside.
         let _ = tokio::task::spawn_blocking(move || engine.drain()).await;
@@ -81,6 +89,7 @@ impl Connection {
             now_ms: node.engine.now_ms(),
             prefetch: None,
             clock: node.clients.slow.measures().then(Instant::now),
+            moment: None,
         };
         let result = work(&mut context, &mut self.replies);
         (result, turns.leave(turn))

@@ -55,7 +55,7 @@ pub(super) struct Connection {
     pub(super) session: Session,
     pub(super) reader: RequestReader,
     /// Requests that have arrived whole, oldest first.
-    run: VecDeque<Request>,
+    pub(super) run: VecDeque<Request>,
     /// What came after them and is no request.
     broken: Option<ProtocolError>,
     pub(super) out: BytesMut,
@@ -100,21 +100,32 @@ impl Connection {
     /// Serves until the client goes.
     pub(super) async fn serve(mut self) {
         let client = self.registered.client().clone();
-        let mut exchange = pin!(self.exchange());
-        // Whatever it is at, it is woken when it is sent something, and ends when it is told to.
-        poll_fn(|cx| {
-            client.register(cx.waker());
-            if client.is_ending() && !client.is_held() {
-                Poll::Ready(())
-            } else {
-                exchange.as_mut().poll(cx).map(|End::Closed| ())
-            }
-        })
-        .await;
+        let mut executed = None;
+        loop {
+            let end = {
+                let mut exchange = pin!(self.exchange(executed.take()));
+                // Whatever it is at, it is woken when it is sent something, and ends when it is told to.
+                poll_fn(|cx| {
+                    client.register(cx.waker());
+                    if client.is_ending() && !client.is_held() { Poll::Ready(End::Closed) } else { exchange.as_mut().poll(cx) }
+                })
+                .await
+            };
+            let End::Slow(request) = end else { break };
+            let Some((back, outcome)) = self.execute_slow(request).await else { break };
+            (self, executed) = (back, Some(outcome));
+        }
         tracing::debug!(client = client.id, "connection ended");
     }
 
-    async fn exchange(&mut self) -> End {
+    /// Goes on with what was executed on another thread, then answers until the client goes.
+    async fn exchange(&mut self, executed: Option<(Stopped, Arc<TurnEnd>)>) -> End {
+        if let Some(executed) = executed {
+            if let Err(end) = self.finish(executed).await {
+                return end;
+            }
+            self.traced.ended();
+        }
         loop {
             match self.answer_all().await {
                 Ok(()) => {}
@@ -224,12 +235,12 @@ impl Connection {
             if turn.writer.borrow().is_inside() {
                 turns.commit(&mut turn);
             }
-            claim(&self.session, &mut turn.writer.borrow_mut(), request);
+            claim(&self.node, &self.session, &mut turn.writer.borrow_mut(), request);
         }
         let stopped = self.execute_in(&turn, first);
         self.show();
         self.session.client.buffers[3].set((bytes_of(&self.run) + stopped.bytes()) as u64);
-        if turn.writer.borrow().gathered_bytes() >= TURN_BYTES_MAX || matches!(stopped, Stopped::Busy(_)) {
+        if turn.writer.borrow().gathered_bytes() >= TURN_BYTES_MAX || matches!(stopped, Stopped::Busy(_) | Stopped::Slow(_)) {
             let end = turn.end();
             turns.commit(&mut turn);
             return (stopped, end);
@@ -257,7 +268,7 @@ impl Connection {
         // comes after it must not be read before.
         let at_once = self.session.transaction.is_some() || first.is_some();
         let ahead = if at_once { &mut [] } else { self.run.make_contiguous() };
-        let prefetch = prefetch(&node, &mut writer.borrow_mut(), self.session.database, ahead);
+        let prefetch = prefetch(&node, &mut writer.borrow_mut(), &self.session, ahead);
         let mut clock = node.clients.slow.measures().then(Instant::now);
         let traces = traces::commands().filter(|_| self.session.plane == Plane::Data);
         let (mut next, now_ms, out_len_max) = (first, node.engine.now_ms(), node.live.reply_len_max());
@@ -279,6 +290,7 @@ impl Connection {
                 now_ms,
                 prefetch: prefetch.as_ref(),
                 clock,
+                moment: None,
             };
             let step = run(&mut context, &request);
             clock = context.clock;
@@ -310,12 +322,13 @@ impl Connection {
                     }
                 }
                 Step::Apart => return Stopped::Apart,
-                Step::Wait | Step::Paused | Step::Busy => {
+                Step::Wait | Step::Paused | Step::Busy | Step::Slow => {
                     // It is executed again, and if it has waited it has still.
                     self.session.waited = waited;
                     return match step {
                         Step::Wait => Stopped::Wait(request),
                         Step::Paused => Stopped::Paused(request),
+                        Step::Slow => Stopped::Slow(request),
                         _ => Stopped::Busy(request),
                     };
                 }
@@ -361,6 +374,10 @@ impl Connection {
                     self.send().await?;
                     self.node.clients.pause.wait().await;
                     (stopped, end) = self.execute(Some(request));
+                }
+                Stopped::Slow(request) => {
+                    self.send().await?;
+                    return Err(End::Slow(request));
                 }
                 Stopped::Apart => {
                     self.send().await?;

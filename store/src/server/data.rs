@@ -69,7 +69,7 @@ impl DataThreads {
 
 impl Thread {
     fn start(number: usize, sole: bool, node: Arc<Node>) -> anyhow::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread().thread_stack_size(STACK_BYTES).enable_all().build()?;
         let (connections, mut accepted) = mpsc::unbounded_channel::<(std::net::TcpStream, SocketAddr)>();
         let (ending, ended) = std::sync::mpsc::channel();
         std::thread::Builder::new().name(format!("data-{number}")).stack_size(STACK_BYTES).spawn(move || {

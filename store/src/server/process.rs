@@ -103,7 +103,8 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
     node.join().await?;
     drop(joining);
     tokio::spawn(node.clone().drop_unserved_shards());
-    let scripts = node.settings.script_memory_limit.0 * data_threads(&node.settings) as u64;
+    // One more for a slow script, which has a thread of its own.
+    let scripts = node.settings.script_memory_limit.0 * (data_threads(&node.settings) as u64 + 1);
     node.memory.register("scripts", move || (commands::script_memory(), scripts));
     let threads = Arc::new(DataThreads::start(data_threads(&node.settings), &node)?);
     let _ = data.set(threads.clone());

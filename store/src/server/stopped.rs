@@ -12,6 +12,8 @@ use crate::{
 pub(super) enum End {
     /// The client is gone, or too slow, or said so.
     Closed,
+    /// It does not: this request is executed on a thread of its own, and then it goes on.
+    Slow(Request),
 }
 
 impl From<std::io::Error> for End {
@@ -28,6 +30,8 @@ pub(super) enum Stopped {
     Wait(Request),
     /// CLIENT PAUSE holds this request back.
     Paused(Request),
+    /// This request has a script that has passed its time.
+    Slow(Request),
     /// A transaction that is executed in pieces.
     Apart,
     /// This request has to claim its keys first, waiting for them.
@@ -50,7 +54,7 @@ impl Stopped {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Turn | Self::Apart => 0,
-            Self::Wait(request) | Self::Paused(request) | Self::Busy(request) => bytes_of([request]),
+            Self::Wait(request) | Self::Paused(request) | Self::Busy(request) | Self::Slow(request) => bytes_of([request]),
             Self::Later(_, request) | Self::Large(_, request) => bytes_of([request]),
             Self::Blocked(registered) => bytes_of([&registered.waiter().wait.request, &registered.waiter().wait.keys]),
         }

@@ -100,7 +100,7 @@ impl Connection {
         }
     }
 
-    fn refuse(&mut self, text: &str) {
+    pub(super) fn refuse(&mut self, text: &str) {
         let mark = self.out.len();
         self.reply().error(text);
         self.leave_out_from(mark);

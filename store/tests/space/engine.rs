@@ -57,7 +57,7 @@ pub(crate) fn write(engine: &Arc<Engine>, slot: Slot, key: &[u8], gather: impl F
     writer.enter();
     while !writer.try_claim([(slot, key)].into_iter(), false).expect("taken") {
         let _ = writer.commit().expect("nothing was gathered");
-        writer.claim([(slot, key)].into_iter());
+        writer.claim([(slot, key)].into_iter(), &|| false);
         writer.enter();
     }
     gather(&mut writer);

@@ -78,6 +78,7 @@ impl<'c, 'n, 'r> Caller<'c, 'n, 'r> {
             now_ms: cx.now_ms,
             prefetch: None,
             clock: None,
+            moment: None,
         };
         match spec.handler {
             Handler::Walk(walker) => execute_walk(&mut nested, spec, &request, walker, &|| !control.look()),
@@ -109,6 +110,9 @@ impl<'c, 'n, 'r> Caller<'c, 'n, 'r> {
         let writes = spec.flags.has(Flags::WRITE);
         if writes && self.rights.no_writes {
             return Err("ERR Write commands are not allowed from read-only scripts.".into());
+        }
+        if writes {
+            control.note_write();
         }
         if self.cx.node.memory.refuses() && needs_memory(spec) {
             self.cx.node.memory.count_refused();

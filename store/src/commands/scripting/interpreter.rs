@@ -4,7 +4,10 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -12,6 +15,7 @@ use bytes::Bytes;
 use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, VmState, chunk::ChunkMode};
 
 use super::{bitwise, json, msgpack, packing, patterns, redis};
+use crate::clients::SlowScript;
 
 /// Instructions between two looks at the time.
 const LOOK_EVERY: u32 = 1000;
@@ -26,6 +30,8 @@ pub(super) type Sha = [u8; 40];
 pub(super) enum Ended {
     /// SCRIPT KILL, FUNCTION KILL.
     Killed,
+    /// It ran longer than others wait for it: it is run again, alone.
+    Slow,
     /// It ran longer than it may.
     Late,
     /// A key it did not name is somebody else's right now: it is run again with that key claimed.
@@ -41,13 +47,27 @@ pub(super) enum Ended {
 pub(super) struct Control {
     deadline: Cell<Option<Instant>>,
     ended: Cell<Option<Ended>>,
-    kills: Cell<u64>,
+    /// What it is to pass the deadline.
+    late: Cell<Option<Ended>>,
+    written: Cell<bool>,
+    /// By what others end it, while it is run alone.
+    slow: RefCell<Option<Arc<SlowScript>>>,
 }
 
 impl Control {
-    /// So often scripts had been told to end before this one ran. Asked for before it counts as running: whoever then ends what runs ends it.
-    pub(super) fn begin(&self, kills: u64) {
-        self.kills.set(kills);
+    /// What runs next ends in this way when its time is over, and when `slow` is told to end.
+    pub(super) fn begin(&self, late: Ended, slow: Option<Arc<SlowScript>>) {
+        self.late.set(Some(late));
+        self.written.set(false);
+        *self.slow.borrow_mut() = slow;
+    }
+
+    /// It has executed a command that writes.
+    pub(super) fn note_write(&self) {
+        self.written.set(true);
+        if let Some(slow) = self.slow.borrow().as_ref() {
+            slow.note_write();
+        }
     }
 
     /// Ends the script that runs.
@@ -55,12 +75,17 @@ impl Control {
         self.ended.set(self.ended.get().or(Some(why)));
     }
 
+    /// Whether it has.
+    pub(super) fn has_written(&self) -> bool {
+        self.written.get()
+    }
+
     /// Whether the script is to end: it was told to, or its time is over.
     pub(super) fn look(&self) -> bool {
-        if super::kills() != self.kills.get() {
+        if self.slow.borrow().as_ref().is_some_and(|slow| slow.take_kill()) {
             self.end(Ended::Killed);
         } else if self.deadline.get().is_some_and(|deadline| Instant::now() >= deadline) {
-            self.end(Ended::Late);
+            self.end(self.late.get().unwrap_or(Ended::Late));
         }
         self.ended().is_some()
     }
@@ -148,6 +173,15 @@ pub(super) fn with<R>(memory_max: usize, with: impl FnOnce(&mut Interpreter) -> 
     })
 }
 
+/// Forgets this thread's interpreter: the thread runs scripts no more, for now.
+pub fn forget() {
+    INTERPRETER.with(|cell| {
+        if let Ok(mut held) = cell.try_borrow_mut() {
+            *held = None;
+        }
+    });
+}
+
 /// Bytes that the interpreters of all threads hold.
 static MEMORY: AtomicUsize = AtomicUsize::new(0);
 
@@ -227,7 +261,7 @@ impl Interpreter {
     ) -> mlua::Result<Result<(), Failure>> {
         let environment: Table = self.library_environment.call(())?;
         let compiled = compile(&self.lua, code, "@user_function", &environment)?;
-        self.control.kills.set(super::kills());
+        self.control.begin(Ended::Late, None);
         self.running.raw_set("register", register)?;
         let outcome = self.call(&compiled, mlua::MultiValue::new(), deadline);
         self.running.raw_set("register", Value::Nil)?;

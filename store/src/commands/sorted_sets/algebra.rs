@@ -39,7 +39,7 @@ pub(in crate::commands) fn zdiff(cx: &mut Context<'_, '_>, request: &Request) ->
 
 fn answer(cx: &mut Context<'_, '_>, name: &str, operation: SetOperation, request: &Request) -> Outcome {
     let moment = cx.moment(request.len() - 2);
-    let (combination, options) = look_up(cx.keyspace().as_of(moment.as_ref()), name, &request[1..], operation, Form::Answer)?;
+    let (combination, options) = look_up(cx.keyspace().as_of(moment.as_deref()), name, &request[1..], operation, Form::Answer)?;
     let members = combination.members(operation, options.aggregate)?;
     let length = replies(cx.reply.version(), members.len(), options.with_scores);
     cx.reply.array(length);
@@ -78,7 +78,7 @@ fn store(cx: &mut Context<'_, '_>, name: &'static str, operation: SetOperation, 
 
 pub(in crate::commands) fn zintercard(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let moment = cx.moment(request.len() - 2);
-    let keys = cx.keyspace().as_of(moment.as_ref());
+    let keys = cx.keyspace().as_of(moment.as_deref());
     let (combination, options) = look_up(keys, "zintercard", &request[1..], SetOperation::Intersection, Form::Count)?;
     let count = combination.common(options.limit)?;
     cx.reply.unsigned(count);

@@ -110,8 +110,11 @@ impl<'q> Reading<'q> {
 pub(in crate::commands) fn xread(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
     let reading = Reading::parse(cx, request, false)?;
     let (mut ids, mut found) = (Vec::new(), Vec::new());
+    // One that may wait has claimed its keys.
+    let moment = cx.moment(if reading.waits { 1 } else { reading.keys.len() });
+    let keys = cx.keyspace().as_of(moment.as_deref());
     for (key, word) in reading.keys.iter().zip(reading.ids) {
-        let stream = match cx.keyspace().stream(key).map_err(CommandError::from) {
+        let stream = match keys.stream(key).map_err(CommandError::from) {
             Err(error) if cx.passes_by(&error) => None,
             other => other?,
         };

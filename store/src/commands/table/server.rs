@@ -1,6 +1,8 @@
 //! The server.
 
-use super::{ADMIN, ALONE, CONNECTION, DEBUG, FAST, MEMORY, NO_KEYS, NONE, PLANE, SECOND, SLOW_READ, SLOW_WRITE, SUBCOMMANDS};
+use super::{
+    ADMIN, ALONE, CONNECTION, DEBUG, ENDS, FAST, MEMORY, NO_KEYS, NONE, PLANE, SECOND, SLOW_READ, SLOW_WRITE, SUBCOMMANDS,
+};
 use crate::commands::{all_keys, config, databases, debug, flush, info, memory, monitor, persistence, profile, server, slow};
 
 commands! {
@@ -27,5 +29,5 @@ commands! {
     "latency"     -2 DEBUG NO_KEYS "2.8.13" "O(N) of the events" Now(slow::latency) "LATEST, HISTORY, RESET, DOCTOR of the latency monitor; HISTOGRAM of commands.";
     "memory"      -2 MEMORY SECOND "4.0.0" "O(N) of the samples" Now(memory::memory) "USAGE of a key; STATS, DOCTOR, MALLOC-STATS of the process.";
     "kprofile"    -2 PLANE NO_KEYS "kvrocks" "O(N) of the sampled allocations" Later(profile::kprofile) "Heap profiles: MEMORY ENABLE, DISABLE, STATUS, DUMP directory, RESET, PPROF.";
-    "shutdown"    -1 ALONE NO_KEYS "1.0.0" "O(N) of the memtables" Now(server::shutdown) "Flushes everything and ends the server.";
+    "shutdown"    -1 ENDS NO_KEYS "1.0.0" "O(N) of the memtables" Now(server::shutdown) "Flushes everything and ends the server.";
 }
