@@ -10,8 +10,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 
 pub use cluster::{
-    Auth, DEFAULT_CLUSTER_DOMAIN, Durability, ImagePullPolicy, MonitoringSpec, OWNED_SETTINGS, Resources, RolloutSpec,
-    ScalingSpec, Scheduling, SecretKeyRef, SluiceCluster, SluiceClusterSpec, Storage, SyncPolicy, VolumeRetention, setting_name,
+    Auth, ClientAuth, DEFAULT_CLUSTER_DOMAIN, Durability, ImagePullPolicy, MonitoringSpec, OWNED_SETTINGS, Resources,
+    RolloutSpec, ScalingSpec, Scheduling, SecretKeyRef, SluiceCluster, SluiceClusterSpec, Storage, SyncPolicy, TlsSpec,
+    VolumeRetention, setting_name,
 };
 pub use condition::{Condition, ConditionStatus, ConditionType, set_condition};
 pub use migration::{ClusterRef, MigrationPhase, MigrationTarget, SlotMigration, SlotMigrationSpec, SlotMigrationStatus};

@@ -5,3 +5,4 @@ pub mod run;
 pub mod slot_migration;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tls;

@@ -4,7 +4,10 @@
 use std::{net::IpAddr, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
-use sluice_topology::admin::{AdminClient, AdminError, AdminTimeouts};
+use sluice_topology::{
+    admin::{AdminClient, AdminError, AdminTimeouts},
+    tls::ClientTls,
+};
 
 /// A node as the operator reaches it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +61,18 @@ impl Network for PodNetwork {
 /// Time-outs of the operator's calls: short, for one slow node must not hold a reconcile.
 pub const ADMIN_TIMEOUTS: AdminTimeouts = AdminTimeouts { connect: Duration::from_secs(2), answer: Duration::from_secs(5) };
 
-/// Connects to a node's admin plane.
-pub async fn connect(network: &dyn Network, node: &NodeAddress, password: &str) -> Result<AdminClient, AdminError> {
+/// What nodes of a cluster let the operator in for.
+#[derive(Clone)]
+pub struct Access {
+    /// The admin password.
+    pub password: String,
+    /// What is spoken with them; `None`: in the clear.
+    pub tls: Option<ClientTls>,
+}
+
+/// Connects to a node's admin plane. Dialled is an address; the certificate has to have the node's name.
+pub async fn connect(network: &dyn Network, node: &NodeAddress, access: &Access) -> Result<AdminClient, AdminError> {
     let (host, port) = network.admin_endpoint(node);
-    AdminClient::connect(&host, port, Some(password), ADMIN_TIMEOUTS).await
+    let tls = access.tls.as_ref().map(|tls| tls.named(&node.host));
+    AdminClient::connect(&host, port, Some(&access.password), tls.as_ref(), ADMIN_TIMEOUTS).await
 }

@@ -26,7 +26,10 @@ pub(crate) use rows::fuzzing;
 pub use rows::ownership_records;
 pub use state::{Route, SlotState};
 
-use crate::engine::{Engine, EngineError, MayWrite};
+use crate::{
+    engine::{Engine, EngineError, MayWrite},
+    tls::Tls,
+};
 use state::StateTable;
 
 /// How a node talks to its peers' admin planes.
@@ -34,6 +37,8 @@ use state::StateTable;
 pub struct PeerAccess {
     /// The password all nodes of the cluster share; `None`: none.
     pub password: Option<Arc<str>>,
+    /// What they are dialled with; `None`: in the clear.
+    pub tls: Option<Arc<Tls>>,
     /// For one answer.
     pub timeout: Duration,
 }

@@ -1,6 +1,6 @@
 //! Sluice's store: a Redis-protocol key-value store on RocksDB, sharded by Redis Cluster slots. See ARCHITECTURE.md for the map.
 //!
-//! Rooms, each importing only from those below it: server, commands, memory, clients, migration, cluster, types, engine, traces, protocol; config beside them.
+//! Rooms, each importing only from those below it: server, commands, memory, clients, migration, cluster, types, engine, traces, tls, protocol; config beside them.
 
 pub mod blocked;
 pub mod clients;
@@ -18,5 +18,6 @@ pub mod migration;
 pub mod node;
 pub mod protocol;
 pub mod server;
+pub mod tls;
 pub mod traces;
 pub mod types;

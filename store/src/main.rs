@@ -1,4 +1,4 @@
-//! The store's binary: chooses the allocator, reads the configuration, serves.
+//! The store's binary: chooses the allocator and the provider of cryptography, reads the configuration, serves.
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
@@ -27,6 +27,9 @@ usage: sluice-store [FILE] [-c FILE] [--key value ...]
 Without arguments it serves on 127.0.0.1:6379 from ./sluice-data.";
 
 fn main() -> ExitCode {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        return fail(&anyhow::anyhow!("another TLS provider is installed already"));
+    }
     let settings = match config::load(std::env::args().skip(1), std::env::vars()) {
         Ok(Invocation::Serve(settings)) => *settings,
         Ok(Invocation::Help) => return print(USAGE),

@@ -167,7 +167,15 @@ fn server(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
     sheet.counter("slow_commands", "Commands that took slowlog-log-slower-than or longer", node.clients.slow.logged())?;
     sheet.counter("error_replies", "Commands answered with an error", stats.errors.load(Relaxed))?;
     sheet.counter("large_replies", "Replies that were sent in pieces", stats.large_replies.load(Relaxed))?;
-    sheet.counter("parked_commands", "Commands that waited for a slot's switch", stats.parked.load(Relaxed))
+    sheet.counter("parked_commands", "Commands that waited for a slot's switch", stats.parked.load(Relaxed))?;
+    let Some(tls) = &node.tls else { return Ok(()) };
+    sheet.counter(
+        "tls_handshakes_failed",
+        "TLS handshakes that failed, of clients and on the admin plane",
+        tls.failed_handshakes(),
+    )?;
+    sheet.seconds("tls_certificate_expiry_timestamp", "When the certificate that is shown ends", tls.not_after() as f64)?;
+    sheet.gauge("tls_reload_failed", "Whether changed certificate files could not be taken", u64::from(tls.reload_failed()))
 }
 
 fn traces_sent(sheet: &mut Sheet<'_>) -> fmt::Result {

@@ -22,6 +22,7 @@ use crate::{
     engine::{Engine, EngineError, Home, MayWrite, Sweep, Writer},
     memory::Memory,
     migration::{MigrationLimits, Migrations},
+    tls::Tls,
     types::{Keyspace, TypeError},
 };
 
@@ -101,6 +102,8 @@ pub struct Node {
     pub sweep: Sweep,
     /// Places for replies that are sent in pieces.
     pub large_replies: Arc<Semaphore>,
+    /// Its certificates, where anything speaks TLS.
+    pub tls: Option<Arc<Tls>>,
     /// Its counters.
     pub stats: Stats,
     /// When it started.
@@ -111,10 +114,10 @@ pub struct Node {
 
 impl Node {
     /// Builds a node on an open engine. Its slots are closed until [`Node::join`].
-    pub fn new(settings: Settings, engine: Arc<Engine>) -> Result<Self, EngineError> {
+    pub fn new(settings: Settings, engine: Arc<Engine>, tls: Option<Arc<Tls>>) -> Result<Self, EngineError> {
         let password = Some(settings.admin_password.as_str()).filter(|password| !password.is_empty());
         let timeout = std::time::Duration::from_millis(settings.migrate_timeout_ms);
-        let peers = PeerAccess { password: password.map(Arc::from), timeout };
+        let peers = PeerAccess { password: password.map(Arc::from), tls: tls.clone().filter(|_| settings.tls_cluster), timeout };
         let cluster = Arc::new(Cluster::open(engine.clone(), settings.cluster_enabled, peers)?);
         // Weakly: the engine's threads must not keep alive what keeps the engine.
         let view = Arc::downgrade(&cluster);
@@ -174,6 +177,7 @@ impl Node {
             clients,
             sweep,
             stats: Stats::default(),
+            tls,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             end: Notify::new(),

@@ -41,6 +41,34 @@ fn a_wrong_key_is_refused_with_the_nearest_one() {
 }
 
 #[test]
+fn certificate_files_that_cannot_be_used_are_refused_at_the_start() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).to_str().expect("UTF-8").to_owned();
+    let pair = || rcgen::generate_simple_self_signed(vec!["node.example".to_owned()]).expect("a certificate");
+    let (one, other) = (pair(), pair());
+    let key = other.signing_key.serialize_pem();
+    for (name, text) in [("tls.crt", one.cert.pem()), ("other.key", key.clone()), ("empty", String::new())] {
+        std::fs::write(path(name), text).expect("written");
+    }
+    for (certificate, key_file, expected) in [
+        ("none", "other.key", "cannot be read: No such file or directory (os error 2); put the file there"),
+        ("empty", "other.key", "has no certificate in it"),
+        ("tls.crt", "tls.crt", "has no private key in it"),
+        ("tls.crt", "other.key", "do not belong together"),
+    ] {
+        let (certificate, key_file, data) = (path(certificate), path(key_file), path("data"));
+        let arguments = ["--tls-port", "1", "--port", "0", "--tls-auth-clients", "no", "--dir", &data];
+        let files = ["--tls-cert-file", certificate.as_str(), "--tls-key-file", key_file.as_str()];
+        let (success, _, error) = store(&[arguments.as_slice(), files.as_slice()].concat());
+        assert!(!success && error.contains(expected) && error.contains("tls-"), "{error}");
+        let secret = key.lines().nth(1).expect("a line of the key");
+        assert!(!error.contains(secret), "{error}");
+    }
+    let (success, _, error) = store(&["--tls-port", "6380"]);
+    assert!(!success && error.contains("`tls-port 6380` and `tls-cert-file"), "{error}");
+}
+
+#[test]
 fn the_documentation_lists_the_settings_as_they_are() {
     let (_, printed, _) = store(&["--settings"]);
     // Asked for when it runs: a target folder that checkouts share may hold this test built for another one.

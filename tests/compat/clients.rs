@@ -22,7 +22,7 @@ fn python() -> PathBuf {
     if own.exists() { own } else { "python3".into() }
 }
 
-fn run_python(script: &str, arguments: &[String]) -> anyhow::Result<()> {
+pub(crate) fn run_python(script: &str, arguments: &[String]) -> anyhow::Result<()> {
     let path = repository("tests/compat").join(script);
     let output =
         Command::new(python()).arg(path).args(arguments).output().context("python3 with redis-py: `make setup` prepares it")?;

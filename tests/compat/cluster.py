@@ -1,10 +1,14 @@
-"""redis-py's cluster client against two nodes: it finds them, follows the slots, and spreads multi-key commands."""
+"""redis-py's cluster client against two nodes: it finds them, follows the slots, and spreads multi-key commands.
 
+cluster.py PORT [OPTIONS]: further options of the connections as JSON, such as those of TLS."""
+
+import json
 import sys
 
 from redis.cluster import RedisCluster
 
-client = RedisCluster(host="127.0.0.1", port=int(sys.argv[1]), decode_responses=True)
+options = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+client = RedisCluster(host="127.0.0.1", port=int(sys.argv[1]), decode_responses=True, **options)
 assert len(client.get_primaries()) == 2
 for number in range(2000):
     assert client.set(f"key:{number}", number)

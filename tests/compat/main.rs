@@ -26,6 +26,7 @@ mod slow_scripts;
 mod sorting;
 mod streams;
 mod strings;
+mod tls;
 mod transactions;
 mod waiting;
 mod zsets;

@@ -1,12 +1,16 @@
-"""redis-py against one node: both protocols, pipelines, the commands there are. Ends with an assertion where something differs."""
+"""redis-py against one node: both protocols, pipelines, the commands there are. Ends with an assertion where something differs.
 
+single.py PORT [OPTIONS]: further options of the connection as JSON, such as those of TLS."""
+
+import json
 import sys
 
 import redis
 
 port = int(sys.argv[1])
+options = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
 for protocol in (2, 3):
-    client = redis.Redis(port=port, password="secret", protocol=protocol, client_name="single", decode_responses=True)
+    client = redis.Redis(port=port, **options, password="secret", protocol=protocol, client_name="single", decode_responses=True)
     assert client.ping()
     assert client.client_getname() == "single"
     client.flushdb()
@@ -66,14 +70,14 @@ for protocol in (2, 3):
         pass
     assert message["data"] == "hello"
     listener.close()
-    payload = redis.Redis(port=port, password="secret", protocol=protocol).dump("hash")
+    payload = redis.Redis(port=port, **options, password="secret", protocol=protocol).dump("hash")
     assert client.restore("restored", 0, payload) and client.hget("restored", "b") == "two"
     assert client.object("encoding", "hash") == "listpack"
-    binary = redis.Redis(port=port, password="secret", protocol=protocol)
+    binary = redis.Redis(port=port, **options, password="secret", protocol=protocol)
     every_byte = bytes(range(256))
     assert binary.set(every_byte, every_byte) and binary.get(every_byte) == every_byte
 try:
-    redis.Redis(port=port, password="wrong").ping()
+    redis.Redis(port=port, **options, password="wrong").ping()
     raise AssertionError("a wrong password was taken")
 except redis.AuthenticationError:
     pass

@@ -1,7 +1,11 @@
 //! What a cluster goes through in a good life, under live writes.
 
 use anyhow::ensure;
-use sluice_tests::kubernetes::{LoadPod, Namespace, ShardedCluster, get};
+use serde_json::json;
+use sluice_tests::{
+    certificates::Authority,
+    kubernetes::{LoadPod, Namespace, ShardedCluster, get, kubectl_with_input, manifest, wait_until},
+};
 
 use crate::{Busy, RATE, STEP_LIMIT, images, in_namespace, none_failed};
 
@@ -48,6 +52,39 @@ fn rolling_restart_under_writes_keeps_every_key_and_proves_each_flush() {
             let (receipt, recovered) = (shard["lastReceipt"]["round"].as_i64(), shard["recoveredRound"].as_i64());
             ensure!(receipt.is_some() && recovered >= receipt, "no proof for {shard}");
         }
+        let (figures, _) = busy.finish()?;
+        none_failed(&figures)
+    });
+}
+
+#[test]
+fn a_cluster_that_speaks_tls_is_scaled_under_writes_and_keeps_every_key() {
+    in_namespace("tls", |namespace| {
+        let authority = Authority::new("the cluster's")?;
+        let domain = format!("{}.svc", namespace.name());
+        let nodes = format!("*.demo-nodes.{domain}.cluster.local");
+        let pair = authority.sign(&[&nodes, &format!("demo.{domain}")], 2090)?;
+        let mut object = manifest("demo", 2);
+        object["spec"]["tls"] = json!({"secretName": "demo-tls", "clientAuth": "Optional"});
+        let cluster = ShardedCluster::apply(namespace.name(), &object)?;
+        wait_until("the operator to miss the certificates", STEP_LIMIT, || {
+            Ok(cluster.condition("Degraded")?.is_some_and(|(_, reason, _)| reason == "TlsSecretUnusable"))
+        })?;
+        ensure!(get(namespace.name(), "statefulset", "demo-0")?.is_none(), "something was started without certificates");
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": "demo-tls"},
+            "stringData": {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority.pem()},
+        });
+        kubectl_with_input(&["-n", namespace.name(), "apply", "-f", "-"], &secret.to_string())?;
+        cluster.wait_settled(2, STEP_LIMIT)?;
+        let busy = Busy::on(cluster)?;
+        busy.cluster.scale(3)?;
+        busy.cluster.wait_settled(3, STEP_LIMIT)?;
+        let off = busy.cluster.patch(&json!({"spec": {"tls": null}}));
+        ensure!(
+            off.is_err_and(|error| format!("{error:#}").contains("spec.tls is set when a cluster is made")),
+            "it was turned off"
+        );
         let (figures, _) = busy.finish()?;
         none_failed(&figures)
     });

@@ -54,7 +54,10 @@ struct Busy {
 
 impl Busy {
     fn start(namespace: &Namespace, shards: i64) -> anyhow::Result<Self> {
-        let cluster = ShardedCluster::create(namespace.name(), "demo", shards)?;
+        Self::on(ShardedCluster::create(namespace.name(), "demo", shards)?)
+    }
+
+    fn on(cluster: ShardedCluster) -> anyhow::Result<Self> {
         let load = LoadPod::start(&cluster, images(), RATE)?;
         load.load(KEYS)?;
         load.start_live()?;

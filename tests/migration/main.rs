@@ -11,6 +11,7 @@ mod large_replies;
 mod ordered;
 mod pipelines;
 mod refusals;
+mod tls;
 mod transactions;
 mod types;
 

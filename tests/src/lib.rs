@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 pub mod bench;
+pub mod certificates;
 pub mod dice;
 pub mod history;
 pub mod kubernetes;

@@ -1,6 +1,7 @@
 //! A connection that sends whole pipelines and sees each answer by itself: one that breaks leaves some of a pipeline answered and some not.
 
 use anyhow::{Context as _, bail, ensure};
+use sluice_topology::tls::{ClientTls, Stream};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
@@ -54,14 +55,22 @@ impl Answer {
 }
 
 /// See the module's text.
-pub struct Connection(BufReader<TcpStream>);
+pub struct Connection(BufReader<Stream>);
 
 impl Connection {
     /// Connects to `host:port`.
     pub async fn open(address: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self(BufReader::new(stream)))
+        Ok(Self(BufReader::new(Stream::Plain(stream))))
+    }
+
+    /// Connects to `host:port` by TLS.
+    pub async fn open_encrypted(address: &str, tls: &ClientTls) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        Ok(Self(BufReader::new(tls.connect(stream, host).await?)))
     }
 
     /// Sends commands behind one another.
@@ -71,7 +80,7 @@ impl Connection {
             bytes.extend(format!("*{}\r\n", words.len()).bytes());
             words.iter().for_each(|word| bytes.extend(format!("${}\r\n{word}\r\n", word.len()).bytes()));
         }
-        Ok(self.0.get_mut().write_all(&bytes).await?)
+        self.write(&bytes).await
     }
 
     /// The next answer. An error is the connection's; what the server refuses is an [`Answer::Error`].
@@ -138,8 +147,13 @@ impl Connection {
             bytes.extend_from_slice(word);
             bytes.extend_from_slice(b"\r\n");
         }
-        self.0.get_mut().write_all(&bytes).await?;
+        self.write(&bytes).await?;
         self.answer().await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.0.get_mut().write_all(bytes).await?;
+        Ok(self.0.get_mut().flush().await?)
     }
 
     /// One command and its answer.

@@ -69,7 +69,7 @@ operator/src/controllers is the other half: a call added there needs its verb he
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, list, watch, create, patch, update, delete]
-# The admin password of each cluster is made by the operator; clients' passwords are read where a SluiceCluster names them.
+# The admin password of each cluster is made by the operator; certificates are read where a SluiceCluster names them.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch, create, patch, delete]

@@ -20,7 +20,7 @@ use super::status::SluiceClusterStatus;
 pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// Store settings that the operator writes itself; `spec.config` must not name them. The CEL rule on the field lists the same.
-pub const OWNED_SETTINGS: [&str; 11] = [
+pub const OWNED_SETTINGS: [&str; 17] = [
     "port",
     "bind",
     "admin-port",
@@ -32,6 +32,12 @@ pub const OWNED_SETTINGS: [&str; 11] = [
     "protected-mode",
     "wal",
     "sync",
+    "tls-port",
+    "tls-cluster",
+    "tls-cert-file",
+    "tls-key-file",
+    "tls-ca-cert-file",
+    "tls-auth-clients",
 ];
 
 /// A setting's name, however it was written.
@@ -61,7 +67,8 @@ pub fn setting_name(key: &str) -> String {
     printcolumn(name = "Progressing", type_ = "string", json_path = ".status.conditions[?(@.type=='Progressing')].reason"),
     printcolumn(name = "Degraded", type_ = "string", json_path = ".status.conditions[?(@.type=='Degraded')].reason", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')").message("metadata.name has to be at most 40 characters, begin with a letter, and consist of lower-case letters, digits and '-': pod, Service and label names are made from it")
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')").message("metadata.name has to be at most 40 characters, begin with a letter, and consist of lower-case letters, digits and '-': pod, Service and label names are made from it"),
+    validation = Rule::new("has(self.spec.tls) == has(oldSelf.spec.tls) && (!has(self.spec.tls) || self.spec.tls == oldSelf.spec.tls)").message("spec.tls is set when a cluster is made and not changed: nodes with it and nodes without could not reach each other while they are restarted one by one. Make a second cluster and move the data; certificates are replaced in their Secret")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SluiceClusterSpec {
@@ -86,11 +93,14 @@ pub struct SluiceClusterSpec {
     /// Passwords.
     #[serde(default)]
     pub auth: Auth,
+    /// TLS for clients, for the admin plane and between nodes; in the clear when not set. Set when the cluster is made, and not changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
     /// Further settings of the store, by their names in its configuration file. Those the operator owns are refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 128))]
     #[x_kube(
-        validation = Rule::new("!('port' in self) && !('bind' in self) && !('admin-port' in self) && !('admin-bind' in self) && !('dir' in self) && !('cluster-enabled' in self) && !('requirepass' in self) && !('admin-password' in self) && !('wal' in self) && !('sync' in self) && !('protected-mode' in self)").message("port, bind, admin-port, admin-bind, dir, cluster-enabled, requirepass, admin-password, protected-mode, wal and sync are set by the operator: use spec.durability and spec.auth, and leave out the rest")
+        validation = Rule::new("!('port' in self) && !('bind' in self) && !('admin-port' in self) && !('admin-bind' in self) && !('dir' in self) && !('cluster-enabled' in self) && !('requirepass' in self) && !('admin-password' in self) && !('wal' in self) && !('sync' in self) && !('protected-mode' in self) && !('tls-port' in self) && !('tls-cluster' in self) && !('tls-cert-file' in self) && !('tls-key-file' in self) && !('tls-ca-cert-file' in self) && !('tls-auth-clients' in self)").message("port, bind, admin-port, admin-bind, dir, cluster-enabled, requirepass, admin-password, protected-mode, wal, sync, tls-port, tls-cluster, tls-auth-clients and the files of certificates are set by the operator: use spec.durability, spec.auth and spec.tls, and leave out the rest")
     )]
     pub config: BTreeMap<String, String>,
     /// Rolling restarts.
@@ -226,6 +236,42 @@ pub struct Auth {
     /// Where clients' password stands; none is asked for when not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret_ref: Option<SecretKeyRef>,
+}
+
+/// TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsSpec {
+    /// A Secret of type kubernetes.io/tls in the cluster's namespace, with tls.crt, tls.key and ca.crt, as cert-manager writes it. The
+    /// certificate has to be for the names of the nodes, `*.NAME-nodes.NAMESPACE.svc.CLUSTERDOMAIN`. It may be replaced at any time.
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: String,
+    /// Whether clients show a certificate of the same authorities. Nodes and operator show theirs when it is required.
+    #[serde(default)]
+    pub client_auth: ClientAuth,
+}
+
+/// Whether clients show certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum ClientAuth {
+    /// They are not asked.
+    #[default]
+    None,
+    /// They may; one that is shown has to be good.
+    Optional,
+    /// They have to.
+    Required,
+}
+
+impl ClientAuth {
+    /// The store's word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "no",
+            Self::Optional => "optional",
+            Self::Required => "yes",
+        }
+    }
 }
 
 /// A key of a Secret in the cluster's namespace.
@@ -391,7 +437,8 @@ mod tests {
         for change in allowed {
             validate_cel_update(&cluster(change), &old).unwrap();
         }
-        let refused: [Change; 5] = [
+        let refused: [Change; 6] = [
+            |c| c.spec.tls = Some(tls("demo-tls", ClientAuth::None)),
             |c| c.spec.storage.size = "9Gi".into(),
             |c| c.spec.storage.size = "10G".into(),
             |c| c.spec.storage.storage_class_name = Some("slow".into()),
@@ -400,6 +447,26 @@ mod tests {
         ];
         for (number, change) in refused.into_iter().enumerate() {
             assert!(validate_cel_update(&cluster(change), &old).is_err(), "{number}");
+        }
+    }
+
+    fn tls(secret: &str, client_auth: ClientAuth) -> TlsSpec {
+        TlsSpec { secret_name: secret.into(), client_auth }
+    }
+
+    #[test]
+    fn tls_is_chosen_once() {
+        let old = cluster(|c| c.spec.tls = Some(tls("demo-tls", ClientAuth::Required)));
+        validate_cel(&old).unwrap();
+        validate_cel_update(&old, &old).unwrap();
+        let refused: [Change; 3] = [
+            |c| c.spec.tls = None,
+            |c| c.spec.tls = Some(tls("other", ClientAuth::Required)),
+            |c| c.spec.tls = Some(tls("demo-tls", ClientAuth::None)),
+        ];
+        for (number, change) in refused.into_iter().enumerate() {
+            let error = validate_cel_update(&cluster(change), &old).unwrap_err();
+            assert!(format!("{error:?}").contains("spec.tls is set when a cluster is made"), "{number}: {error:?}");
         }
     }
 }

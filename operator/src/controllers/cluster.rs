@@ -17,7 +17,7 @@ use k8s_openapi::{api::apps::v1::StatefulSet, apimachinery::pkg::apis::meta::v1:
 use kube::{
     Api, Resource as _, ResourceExt as _, core::DeserializeGuard, runtime::controller::Action, runtime::events::EventType,
 };
-use sluice_topology::ClusterId;
+use sluice_topology::{ClusterId, tls::ClientTls};
 use tracing::{info, warn};
 
 pub use observe::{Observation, address, ask, observe, pod_facts};
@@ -33,7 +33,7 @@ use self::{
     },
     topology::Scribe,
 };
-use crate::{api::SluiceCluster, api::SluiceClusterStatus, context::Context, error::Error};
+use crate::{api::SluiceCluster, api::SluiceClusterStatus, context::Context, error::Error, network::Access};
 
 /// How often a cluster where nothing happens is looked at.
 const STEADY_INTERVAL: Duration = Duration::from_mins(1);
@@ -106,13 +106,21 @@ async fn one_pass(ctx: &Context, cluster: SluiceCluster) -> Result<Action, Error
     let before = cluster.status.clone();
     let uid = cluster.uid().unwrap_or_default();
     let owner = cluster.controller_owner_ref(&()).ok_or_else(|| Error::Unexpected("a SluiceCluster without uid".into()))?;
-    let Observation { mut facts, admin_password, stateful_sets } = Box::pin(observe(ctx, cluster)).await?;
+    let Observation { mut facts, admin_password, tls, stateful_sets } = Box::pin(observe(ctx, cluster)).await?;
     if let Err(message) = validate::validate(&facts) {
         let refused = status::refused(&facts.cluster, "InvalidSpec", &message, &status::now());
         status::write(ctx, &facts.names, before.as_ref(), &refused).await?;
         return Ok(Action::requeue(STEADY_INTERVAL));
     }
-    let live = Live { admin_password, stateful_sets };
+    let tls = match tls {
+        Ok(tls) => tls,
+        Err(message) => {
+            let refused = status::refused(&facts.cluster, "TlsSecretUnusable", &message, &status::now());
+            status::write(ctx, &facts.names, before.as_ref(), &refused).await?;
+            return Ok(Action::requeue(WAITING_INTERVAL));
+        }
+    };
+    let live = Live { admin_password, tls, stateful_sets };
     match Box::pin(steps(ctx, &uid, &owner, &mut facts, before.as_ref(), live)).await {
         Ok(action) => Ok(action),
         Err(error) if error.is_namespace_going() => {
@@ -133,6 +141,7 @@ async fn one_pass(ctx: &Context, cluster: SluiceCluster) -> Result<Action, Error
 /// What was read and is no plain fact.
 struct Live {
     admin_password: Option<String>,
+    tls: Option<ClientTls>,
     stateful_sets: BTreeMap<String, StatefulSet>,
 }
 
@@ -158,6 +167,7 @@ async fn steps(
     let inputs = build::Inputs { names: &names, spec: &spec, owner: owner.clone(), defaults: &ctx.store, shards: &shards };
     let objects = build::build(&inputs);
     let password = apply::admin_password(ctx, facts, &inputs, live.admin_password).await?;
+    let access = Access { password, tls: live.tls };
     apply::apply(ctx, uid, &objects, live.stateful_sets).await?;
     let mut problems: Vec<(String, String)> = Vec::new();
     if let Some(refused) = apply::grow_volumes(ctx, facts).await?.first() {
@@ -181,13 +191,13 @@ async fn steps(
         Decision::Keep | Decision::Wait { .. } | Decision::Refuse { .. } => {}
     }
     let refused = matches!(topology.decision, Decision::Refuse { .. });
-    let push_problems = if refused { Vec::new() } else { scribe.push(&password).await };
-    let blockers = if refused { Vec::new() } else { scale::execute(ctx, facts, &scaling, &mut scribe, owner, &password).await? };
+    let push_problems = if refused { Vec::new() } else { scribe.push(&access).await };
+    let blockers = if refused { Vec::new() } else { scale::execute(ctx, facts, &scaling, &mut scribe, owner, &access).await? };
     let record = scribe.record.clone();
 
     let trouble = rollout_trouble(facts, &topology);
     let rollout = rollout::plan(facts, &objects.template_hash, trouble.as_deref());
-    if let Some(message) = restart::execute(ctx, facts, &rollout, &objects.template_hash, &password).await? {
+    if let Some(message) = restart::execute(ctx, facts, &rollout, &objects.template_hash, &access).await? {
         problems.push(("FlushFailed".into(), message));
     }
 

@@ -7,5 +7,6 @@ mod election;
 mod node;
 mod restart;
 mod scale;
+mod tls;
 mod topology;
 mod world;

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use rustls::ServerConfig;
 use serde_json::Value;
 use sluice_topology::{
     ClusterId, InstanceId, JobId, LeaderEpoch, NodeId, Slot, SlotEntry, SlotEpoch, SlotRanges, TopologyDocument, TopologyVersion,
@@ -12,9 +13,10 @@ use sluice_topology::{
     merge::{MergeReport, SlotRow, Verdict, judge},
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{TcpListener, TcpStream},
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader},
+    net::TcpListener,
 };
+use tokio_rustls::TlsAcceptor;
 
 /// What is on a volume, and what the process over it knows.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub struct Disks {
     pub mounted: BTreeMap<String, String>,
     /// DNS name of a pod to the port its node listens on.
     pub ports: BTreeMap<String, u16>,
+    /// What nodes speak with who connects from now on; `None`: they speak in the clear.
+    pub tls: Option<Arc<ServerConfig>>,
     made: u8,
 }
 
@@ -66,7 +70,19 @@ impl FakeNodes {
         let (nodes, host) = (self.clone(), host.to_owned());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(nodes.clone(), host.clone(), stream));
+                let (nodes, host) = (nodes.clone(), host.clone());
+                let tls = nodes.lock().tls.clone();
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(nodes, host, stream).await,
+                        // Who is not let in sees the end of the connection.
+                        Some(config) => {
+                            if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
+                                serve(nodes, host, stream).await;
+                            }
+                        }
+                    }
+                });
             }
         });
     }
@@ -276,7 +292,7 @@ impl Disk {
     }
 }
 
-async fn serve(nodes: FakeNodes, host: String, stream: TcpStream) {
+async fn serve(nodes: FakeNodes, host: String, stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut stream = BufReader::new(stream);
     while let Some(words) = request(&mut stream).await {
         let answer = {
@@ -284,13 +300,13 @@ async fn serve(nodes: FakeNodes, host: String, stream: TcpStream) {
             let Some(claim) = disks.mounted.get(&host).cloned() else { return };
             disks.by_claim.get_mut(&claim).unwrap().command(&words)
         };
-        if stream.get_mut().write_all(answer.as_bytes()).await.is_err() {
+        if stream.get_mut().write_all(answer.as_bytes()).await.is_err() || stream.get_mut().flush().await.is_err() {
             return;
         }
     }
 }
 
-async fn request(stream: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
+async fn request(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<Vec<String>> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok().filter(|length| *length > 0)?;
     let count: usize = line.trim().strip_prefix('*')?.parse().ok()?;

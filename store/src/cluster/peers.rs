@@ -9,14 +9,22 @@ use sluice_topology::{
 };
 use tokio::task::JoinSet;
 
-use super::{Cluster, SlotState, rows::ownership_records};
+use super::{Cluster, PeerAccess, SlotState, rows::ownership_records};
 use crate::engine::{EngineError, SystemBatch};
+
+impl PeerAccess {
+    /// The one place from which a node dials another. Certificates as they are in its files now.
+    async fn dial(&self, node: &NodeEntry, timeouts: AdminTimeouts) -> Result<AdminClient, AdminError> {
+        let tls = self.tls.as_ref().and_then(|tls| tls.link());
+        AdminClient::connect(&node.host, node.admin_port, self.password.as_deref(), tls.as_ref(), timeouts).await
+    }
+}
 
 impl Cluster {
     /// Opens a connection to a node's admin plane.
     pub async fn dial(&self, node: &NodeEntry) -> Result<AdminClient, AdminError> {
         let timeouts = AdminTimeouts { connect: self.peers.timeout.min(Duration::from_secs(3)), answer: self.peers.timeout };
-        AdminClient::connect(&node.host, node.admin_port, self.peers.password.as_deref(), timeouts).await
+        self.peers.dial(node, timeouts).await
     }
 
     /// The node of that id, by the last document.
@@ -28,12 +36,9 @@ impl Cluster {
     /// node are then opened, but for `fenced` ones. A node that gets no answer serves what its own durable copy says.
     pub async fn confirm(&self, limit: Duration, fenced: &SlotRanges) -> Result<(), EngineError> {
         let mut asking = JoinSet::new();
-        for node in self.known().nodes.iter().filter(|node| node.id != self.me()).cloned() {
-            let (password, timeouts) = (self.peers.password.clone(), AdminTimeouts { connect: limit, answer: limit });
-            asking.spawn(async move {
-                let mut client = AdminClient::connect(&node.host, node.admin_port, password.as_deref(), timeouts).await?;
-                client.status().await
-            });
+        for node in self.known().nodes.iter().filter(|node| node.id != self.me()) {
+            let (node, peers, timeouts) = (node.clone(), self.peers.clone(), AdminTimeouts { connect: limit, answer: limit });
+            asking.spawn(async move { peers.dial(&node, timeouts).await?.status().await });
         }
         let answers = async {
             let mut answers = Vec::new();

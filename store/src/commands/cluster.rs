@@ -110,7 +110,7 @@ fn shards(node: &Node, reply: &mut ReplyWriter<'_>) {
         bounds(reply, slots);
         reply.bulk(b"nodes");
         reply.array(1);
-        shard_node(reply, entry);
+        shard_node(node, reply, entry);
     }
 }
 
@@ -122,7 +122,7 @@ fn bounds(reply: &mut ReplyWriter<'_>, slots: &SlotRanges) {
     }
 }
 
-fn shard_node(reply: &mut ReplyWriter<'_>, entry: &NodeEntry) {
+fn shard_node(node: &Node, reply: &mut ReplyWriter<'_>, entry: &NodeEntry) {
     reply.map(8);
     let id = entry.id.to_string();
     for (name, value) in [
@@ -136,7 +136,8 @@ fn shard_node(reply: &mut ReplyWriter<'_>, entry: &NodeEntry) {
         reply.bulk(name.as_bytes());
         reply.bulk(value.as_bytes());
     }
-    reply.bulk(b"port");
+    // Its peers are as it is: clients of a port for TLS find it under this name.
+    reply.bulk(if node.settings.port == 0 { b"tls-port" } else { b"port" });
     reply.integer(i64::from(entry.port));
     reply.bulk(b"replication-offset");
     reply.integer(0);

@@ -57,7 +57,7 @@ fn lines(pairs: &[(&str, String)]) -> String {
 fn server(node: &Node) -> String {
     let mode = if node.cluster.enabled() { "cluster" } else { "standalone" };
     let uptime = node.started.elapsed().as_secs();
-    lines(&[
+    let mut text = lines(&[
         ("redis_version", REDIS_VERSION.into()),
         ("sluice_version", env!("CARGO_PKG_VERSION").into()),
         ("redis_mode", mode.into()),
@@ -65,12 +65,19 @@ fn server(node: &Node) -> String {
         ("arch_bits", usize::BITS.to_string()),
         ("process_id", std::process::id().to_string()),
         ("run_id", node.cluster.me().to_string()),
-        ("tcp_port", node.settings.port.to_string()),
+        ("tcp_port", node.settings.client_port().to_string()),
         ("admin_port", node.settings.admin_port.to_string()),
         ("server_time_usec", (system_ms() * 1000).to_string()),
         ("uptime_in_seconds", uptime.to_string()),
         ("uptime_in_days", (uptime / 86_400).to_string()),
-    ])
+    ]);
+    if let Some(tls) = &node.tls {
+        text += &lines(&[
+            ("tls_certificate_not_after", tls.not_after().to_string()),
+            ("tls_handshakes_failed", tls.failed_handshakes().to_string()),
+        ]);
+    }
+    text
 }
 
 fn clients(node: &Node) -> String {

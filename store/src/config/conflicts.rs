@@ -1,7 +1,7 @@
 //! Settings that exclude each other: one table, judged at the start and at CONFIG SET. Each is named with the way out.
 
 use super::{MemoryPlan, Settings, plan_memory, settings::specs};
-use crate::engine::SyncPolicy;
+use crate::{engine::SyncPolicy, tls::ClientAuth};
 
 /// Two settings, and when they clash.
 pub(super) struct Rule {
@@ -24,6 +24,44 @@ const SYSTEM_MEMTABLE: u64 = 8 << 20;
 
 pub(super) const RULES: &[Rule] = &[
     rule(["port", "admin-port"], |s, _| s.port == s.admin_port && s.port != 0, "give one of them another number"),
+    rule(["tls-port", "port"], |s, _| s.tls_port == s.port && s.port != 0, "give one of them another number, or set port 0"),
+    rule(["tls-port", "admin-port"], |s, _| s.tls_port == s.admin_port && s.tls_port != 0, "give one of them another number"),
+    rule(["port", "tls-port"], |s, _| s.port == 0 && s.tls_port == 0, "no client could connect: give one of them a number"),
+    rule(
+        ["tls-port", "port"],
+        |s, _| s.cluster_enabled && s.tls_port != 0 && s.port != 0,
+        "in a cluster redirects name one port, which is for all clients: set one of them to 0",
+    ),
+    rule(
+        ["tls-port", "tls-cert-file"],
+        |s, _| s.tls_port != 0 && s.tls_cert_file.is_empty(),
+        "a port for TLS needs a certificate: name its file",
+    ),
+    rule(
+        ["tls-port", "tls-key-file"],
+        |s, _| s.tls_port != 0 && s.tls_key_file.is_empty(),
+        "a port for TLS needs its certificate's key: name its file",
+    ),
+    rule(
+        ["tls-cluster", "tls-cert-file"],
+        |s, _| s.tls_cluster && s.tls_cert_file.is_empty(),
+        "TLS on the admin plane needs a certificate: name its file",
+    ),
+    rule(
+        ["tls-cluster", "tls-key-file"],
+        |s, _| s.tls_cluster && s.tls_key_file.is_empty(),
+        "TLS on the admin plane needs its certificate's key: name its file",
+    ),
+    rule(
+        ["tls-cluster", "tls-ca-cert-file"],
+        |s, _| s.tls_cluster && s.tls_ca_cert_file.is_empty(),
+        "a link between nodes needs authorities to know its peer by: name their file",
+    ),
+    rule(
+        ["tls-auth-clients", "tls-ca-cert-file"],
+        |s, _| s.tls_port != 0 && s.tls_auth_clients != ClientAuth::No && s.tls_ca_cert_file.is_empty(),
+        "certificates of clients are known by their authorities: name their file, or set tls-auth-clients no",
+    ),
     rule(
         ["sync", "wal"],
         |s, _| s.sync == SyncPolicy::Always && !s.wal,
@@ -134,8 +172,27 @@ mod tests {
 
     #[test]
     fn what_excludes_each_other_is_refused_with_both_names_and_the_way_out() {
-        let cases: [(&[(&str, &str)], &str); 14] = [
+        let cases: [(&[(&str, &str)], &str); 24] = [
             (&[("port", "7000"), ("admin-port", "7000")], "`port 7000` and `admin-port 7000`"),
+            (&[("tls-port", "6379")], "`tls-port 6379` and `port 6379`"),
+            (&[("tls-port", "7379")], "`tls-port 7379` and `admin-port 7379`"),
+            (&[("port", "0")], "`port 0` and `tls-port 0` do not go together: no client could connect"),
+            (
+                &[("cluster-enabled", "yes"), ("tls-port", "6380")],
+                "`tls-port 6380` and `port 6379` do not go together: in a cluster",
+            ),
+            (&[("tls-port", "6380")], "`tls-port 6380` and `tls-cert-file \"\"`"),
+            (&[("tls-port", "6380"), ("tls-cert-file", "c")], "`tls-port 6380` and `tls-key-file \"\"`"),
+            (&[("tls-cluster", "yes")], "`tls-cluster yes` and `tls-cert-file \"\"`"),
+            (&[("tls-cluster", "yes"), ("tls-cert-file", "c")], "`tls-cluster yes` and `tls-key-file \"\"`"),
+            (
+                &[("tls-cluster", "yes"), ("tls-cert-file", "c"), ("tls-key-file", "k"), ("tls-auth-clients", "no")],
+                "`tls-cluster yes` and `tls-ca-cert-file \"\"`",
+            ),
+            (
+                &[("tls-port", "6380"), ("tls-cert-file", "c"), ("tls-key-file", "k")],
+                "`tls-auth-clients yes` and `tls-ca-cert-file \"\"`",
+            ),
             (&[("sync", "always"), ("wal", "no")], "`sync always` and `wal no` do not go together: there is no log"),
             (&[("rocksdb.manual_wal_flush", "yes")], "`rocksdb.manual_wal_flush yes` and `wal yes`"),
             (&[("rocksdb.enable_pipelined_write", "yes")], "`rocksdb.enable_pipelined_write yes` and `rocksdb.atomic_flush yes`"),
@@ -164,8 +221,19 @@ mod tests {
 
     #[test]
     fn what_goes_together_is_taken() {
-        let cases: [&[(&str, &str)]; 6] = [
+        let cases: [&[(&str, &str)]; 9] = [
             &[("wal", "no")],
+            &[("tls-port", "6380"), ("tls-cert-file", "c"), ("tls-key-file", "k"), ("tls-auth-clients", "no")],
+            &[("tls-port", "6380"), ("tls-cert-file", "c"), ("tls-key-file", "k"), ("tls-ca-cert-file", "a")],
+            &[
+                ("cluster-enabled", "yes"),
+                ("port", "0"),
+                ("tls-port", "6379"),
+                ("tls-cert-file", "c"),
+                ("tls-key-file", "k"),
+                ("tls-ca-cert-file", "a"),
+                ("tls-cluster", "yes"),
+            ],
             &[("rocksdb.row_cache_size", "8mb")],
             &[("rocksdb.min_tombstones_for_range_conversion", "16")],
             &[("memory-budget", "128mb"), ("rocksdb.row_cache_size", "64mb")],

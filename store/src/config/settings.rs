@@ -10,6 +10,7 @@ use crate::{
     clients::Notify,
     engine::{Compression, SweepPace, SyncPolicy},
     memory::{DumpLimits, MemoryLimits, Watermarks},
+    tls::{ClientAuth, TlsOptions},
     traces::{TraceOptions, check_endpoint},
 };
 
@@ -79,7 +80,7 @@ fn loopback() -> Addresses {
 }
 
 settings! {
-    port: u16 = 6379, "port", "Port for clients.";
+    port: u16 = 6379, "port", "Port for clients; 0: none, as where tls-port is the one.";
     bind: Addresses = loopback(), "bind", "Addresses to listen on for clients; `*` is all of IPv4; a leading `-`: may be missing.";
     admin_port: u16 = 7379, "admin-port", "Port of the admin plane: HTTP /livez, /readyz, /metrics, and RESP for operator, peers and redis-cli.";
     admin_bind: Addresses = loopback(), "admin-bind", "Addresses of the admin plane.";
@@ -87,6 +88,14 @@ settings! {
     #[secret] requirepass: String = String::new(), "requirepass", "Password of clients; empty: none.";
     #[secret] admin_password: String = String::new(), "admin-password", "Password of the admin plane, also used between nodes; empty: the admin plane's commands are for loopback peers only.";
     protected_mode: bool = true, "protected-mode", "Without requirepass, serve loopback clients only.";
+    tls_port: u16 = 0, "tls-port", "Port for clients that speak TLS (1.2 or 1.3); 0: none. In a cluster either this or port, as redirects name one.";
+    tls_cert_file: String = String::new(), "tls-cert-file", "File with the node's certificate and those between it and an authority, in PEM. These files are read again when they change.";
+    tls_key_file: String = String::new(), "tls-key-file", "File with its private key, in PEM, not encrypted.";
+    tls_ca_cert_file: String = String::new(), "tls-ca-cert-file", "File with the certificates of the authorities that clients and peers are known by, in PEM.";
+    tls_auth_clients: ClientAuth = ClientAuth::Yes, "tls-auth-clients", "Whether who connects by TLS, peers too, has to show a certificate of these authorities: yes, no or optional. It does not stand for a password.";
+    tls_cluster: bool = false, "tls-cluster", "TLS on the admin plane and on links between nodes. /livez, /readyz and /metrics are answered without it as well.";
+    tls_handshake_timeout_ms: u64 = 10_000, "tls-handshake-timeout-ms", "Milliseconds for a TLS handshake.";
+    tls_reload_interval_ms: u64 = 5000, "tls-reload-interval-ms", "Milliseconds between looks at the certificate files; new connections get what is new in them.";
     #[live] maxclients: u32 = 10_000, "maxclients", "Most client connections at once.";
     #[live] timeout: u32 = 0, "timeout", "Seconds after which an idle client is disconnected; 0: never.";
     tcp_keepalive: u32 = 300, "tcp-keepalive", "Seconds between TCP keep-alive probes; 0: none.";
@@ -217,6 +226,23 @@ impl Settings {
         })
     }
 
+    /// What TLS needs, if anything speaks it.
+    pub fn tls_options(&self) -> Option<TlsOptions> {
+        (self.tls_port != 0 || self.tls_cluster).then(|| TlsOptions {
+            certificate: PathBuf::from(&self.tls_cert_file),
+            key: PathBuf::from(&self.tls_key_file),
+            authorities: (!self.tls_ca_cert_file.is_empty()).then(|| PathBuf::from(&self.tls_ca_cert_file)),
+            clients: self.tls_auth_clients,
+            handshake_timeout: Duration::from_millis(self.tls_handshake_timeout_ms),
+            reload_interval: Duration::from_millis(self.tls_reload_interval_ms),
+        })
+    }
+
+    /// The port that clients use.
+    pub fn client_port(&self) -> u16 {
+        if self.port == 0 { self.tls_port } else { self.port }
+    }
+
     /// What heap profiles may take.
     pub fn dump_limits(&self) -> DumpLimits {
         DumpLimits { size_max: self.profile_size_max.0, kept: self.profiles_kept as usize, free_min: self.disk_free_min.0 }
@@ -255,6 +281,8 @@ impl Settings {
             ("script-time-limit", self.script_time_limit),
             ("script-memory-limit", self.script_memory_limit.0),
             ("script-write-limit", self.script_write_limit.0),
+            ("tls-handshake-timeout-ms", self.tls_handshake_timeout_ms),
+            ("tls-reload-interval-ms", self.tls_reload_interval_ms),
             ("otlp-queue-size", u64::from(self.otlp_queue)),
             ("otlp-timeout-ms", self.otlp_timeout_ms),
             ("profile-size-max", self.profile_size_max.0),

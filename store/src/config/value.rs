@@ -6,6 +6,7 @@ use crate::{
     clients::{Notify, PushLimits},
     engine::{Compression, SyncPolicy},
     memory::Watermarks,
+    tls::ClientAuth,
 };
 
 /// A value that a setting can have.
@@ -240,6 +241,25 @@ impl Value for DebugAllowed {
             Self::No => "no".into(),
             Self::Local => "local".into(),
             Self::Yes => "yes".into(),
+        }
+    }
+}
+
+impl Value for ClientAuth {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "yes" => Ok(Self::Yes),
+            "no" => Ok(Self::No),
+            "optional" => Ok(Self::Optional),
+            _ => Err("it has to be yes, no or optional".into()),
+        }
+    }
+
+    fn render(&self) -> String {
+        match self {
+            Self::Yes => "yes".into(),
+            Self::No => "no".into(),
+            Self::Optional => "optional".into(),
         }
     }
 }

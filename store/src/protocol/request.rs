@@ -57,6 +57,9 @@ pub enum ProtocolError {
     /// The number of arguments is no number or past the limit.
     #[error("Protocol error: invalid multibulk length")]
     ArgsCount,
+    /// It begins a TLS handshake.
+    #[error("Protocol error: this port does not speak TLS")]
+    Tls,
     /// A line of a header does not end.
     #[error("Protocol error: too big mbulk count string")]
     HeaderTooLong,
@@ -121,6 +124,8 @@ impl RequestReader {
                         self.args.reserve(count.min(ARGS_RESERVED_MAX));
                         self.missing = Some(count);
                     }
+                    // Without an end of a line, who begins a handshake would wait for an answer for ever.
+                    Some(0x16) if self.buffer.get(1) == Some(&3) => return Err(ProtocolError::Tls),
                     Some(_) => match self.inline()? {
                         None => return Ok(None),
                         Some(words) if words.is_empty() => continue,

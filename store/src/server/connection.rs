@@ -12,7 +12,8 @@ use std::{
 };
 
 use bytes::BytesMut;
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
+use sluice_topology::tls::Stream;
+use tokio::{io::AsyncReadExt as _, time::timeout};
 
 use super::{
     stopped::{End, Stopped, bytes_of},
@@ -47,7 +48,7 @@ const TURN_BYTES_MAX: usize = 1 << 20;
 
 /// A connection and its buffers.
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     /// Its place among the clients.
     registered: clients::Registered,
     pub(super) node: Arc<Node>,
@@ -67,7 +68,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, peer: SocketAddr, node: Arc<Node>, turns: Arc<Turns>, plane: Plane) -> Self {
+    pub(super) fn new(stream: Stream, peer: SocketAddr, node: Arc<Node>, turns: Arc<Turns>, plane: Plane) -> Self {
         let settings = &node.settings;
         // A migration's batch may hold one value of the largest size, and its frame around it.
         let frame = if plane == Plane::Admin { 2 << 20 } else { 0 };
@@ -78,7 +79,8 @@ impl Connection {
                 .max(settings.proto_max_bulk_len.0 as usize + 2 * frame),
         };
         let limits = if plane == Plane::Data { limits.at_most(node.live.request_len_max()) } else { limits };
-        let registered = node.clients.register(Some(peer), stream.local_addr().ok(), stream.as_raw_fd(), plane == Plane::Data);
+        let socket = stream.socket();
+        let registered = node.clients.register(Some(peer), socket.local_addr().ok(), socket.as_raw_fd(), plane == Plane::Data);
         registered.client().active_ms.set(node.engine.now_ms());
         let session = Session::new(registered.client().clone(), plane, plane.password(settings).is_empty());
         Self {
@@ -112,9 +114,12 @@ impl Connection {
                 .await
             };
             let End::Slow(request) = end else { break };
-            let Some((back, outcome)) = self.execute_slow(request).await else { break };
+            let Some((back, outcome)) = self.execute_slow(request).await else {
+                return tracing::debug!(client = client.id, "connection ended with its thread");
+            };
             (self, executed) = (back, Some(outcome));
         }
+        self.stream.end().await;
         tracing::debug!(client = client.id, "connection ended");
     }
 
@@ -179,6 +184,7 @@ impl Connection {
             if self.run.is_empty() {
                 self.session.client.buffers[3].set(0);
                 if let Some(error) = self.broken.take() {
+                    tracing::debug!(client = self.session.id(), %error, "a client sent what is no request");
                     self.reply().error(&format!("ERR {error}"));
                     self.session.closing = true;
                 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use sluice_topology::tls::Stream;
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
@@ -17,7 +18,7 @@ use tokio::{
 };
 
 use super::{connection::Connection, listen, turns::Turns};
-use crate::{commands::Plane, node::Node};
+use crate::{commands::Plane, node::Node, tls::Tls};
 
 /// The stack of a thread that executes commands: what scripts nest (tables inside of tables) takes a level of it each.
 pub(super) const STACK_BYTES: usize = 8 << 20;
@@ -28,8 +29,11 @@ pub(super) struct DataThreads {
     next: AtomicUsize,
 }
 
+/// A client that has connected, and what TLS is spoken with.
+type Accepted = (std::net::TcpStream, SocketAddr, Option<Arc<Tls>>);
+
 struct Thread {
-    connections: mpsc::UnboundedSender<(std::net::TcpStream, SocketAddr)>,
+    connections: mpsc::UnboundedSender<Accepted>,
     ended: Mutex<std::sync::mpsc::Receiver<()>>,
 }
 
@@ -41,9 +45,9 @@ impl DataThreads {
     }
 
     /// Accepts clients of one listener until the process ends, and gives them to the threads in turn.
-    pub(super) async fn accept(self: Arc<Self>, listener: TcpListener) {
+    pub(super) async fn accept(self: Arc<Self>, listener: TcpListener, tls: Option<Arc<Tls>>) {
         loop {
-            match listener.accept().await.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+            match listener.accept().await.and_then(|(stream, peer)| Ok((stream.into_std()?, peer, tls.clone()))) {
                 Ok(accepted) => {
                     let thread = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len();
                     // A thread that has ended takes no clients: the process is ending.
@@ -70,16 +74,16 @@ impl DataThreads {
 impl Thread {
     fn start(number: usize, sole: bool, node: Arc<Node>) -> anyhow::Result<Self> {
         let runtime = Builder::new_current_thread().thread_stack_size(STACK_BYTES).enable_all().build()?;
-        let (connections, mut accepted) = mpsc::unbounded_channel::<(std::net::TcpStream, SocketAddr)>();
+        let (connections, mut accepted) = mpsc::unbounded_channel::<Accepted>();
         let (ending, ended) = std::sync::mpsc::channel();
         std::thread::Builder::new().name(format!("data-{number}")).stack_size(STACK_BYTES).spawn(move || {
             runtime.block_on(async {
                 let turns = Turns::shared(&node, sole);
                 tokio::spawn(turns.clone().commit_turns());
-                while let Some((stream, peer)) = accepted.recv().await {
+                while let Some((stream, peer, tls)) = accepted.recv().await {
                     let (node, turns) = (node.clone(), turns.clone());
                     tokio::spawn(async move {
-                        if let Err(error) = welcome(stream, peer, &node, turns).await {
+                        if let Err(error) = welcome(stream, peer, tls, &node, turns).await {
                             tracing::debug!(%peer, %error, "a connection was not taken");
                         }
                     });
@@ -103,20 +107,36 @@ impl Drop for Counted<'_> {
     }
 }
 
-async fn welcome(stream: std::net::TcpStream, peer: SocketAddr, node: &Arc<Node>, turns: Arc<Turns>) -> std::io::Result<()> {
-    let mut stream = TcpStream::from_std(stream)?;
+async fn welcome(
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<Tls>>,
+    node: &Arc<Node>,
+    turns: Arc<Turns>,
+) -> anyhow::Result<()> {
+    let stream = TcpStream::from_std(stream)?;
     listen::prepare(&stream, &node.settings)?;
     let open = node.stats.connections.fetch_add(1, Ordering::SeqCst) + 1;
     let _counted = Counted(node);
     node.stats.connections_total.fetch_add(1, Ordering::Relaxed);
     if open > u64::from(node.live.maxclients()) {
         node.stats.connections_rejected.fetch_add(1, Ordering::Relaxed);
-        return stream.write_all(b"-ERR max number of clients reached\r\n").await;
+        // A handshake would take what there is too little of: who speaks TLS sees the end alone, as of Redis.
+        if tls.is_none() {
+            Stream::Plain(stream).write_all(b"-ERR max number of clients reached\r\n").await?;
+        }
+        return Ok(());
     }
+    let mut stream = match tls {
+        Some(tls) => tls.accept(stream).await?,
+        None => Stream::Plain(stream),
+    };
     if node.settings.protected_mode && node.settings.requirepass.is_empty() && !peer.ip().to_canonical().is_loopback() {
         let text = "-DENIED Sluice is running in protected mode: no password is set, so only loopback clients are served. \
                     Set requirepass, or protected-mode no if the network is trusted.\r\n";
-        return stream.write_all(text.as_bytes()).await;
+        stream.write_all(text.as_bytes()).await?;
+        stream.end().await;
+        return Ok(());
     }
     Connection::new(stream, peer, node.clone(), turns, Plane::Data).serve().await;
     Ok(())

@@ -77,7 +77,11 @@ impl Connection {
 
     /// Sends bytes. A client that does not take them within `limit` is disconnected, counted, and named in the log.
     pub(super) async fn deliver(&mut self, bytes: &[u8], limit: Duration) -> Result<(), End> {
-        if let Ok(sent) = timeout(limit, self.stream.write_all(bytes)).await {
+        let sending = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        if let Ok(sent) = timeout(limit, sending).await {
             return Ok(sent?);
         }
         let client = &self.session.client;

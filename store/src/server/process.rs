@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::{
+    net::TcpListener,
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
 };
@@ -22,6 +23,7 @@ use crate::{
     config::{Settings, WalRecovery, plan_memory},
     engine::{Engine, EngineOptions, Tuning},
     node::Node,
+    tls::Tls,
     traces::{self, Span, traces},
 };
 
@@ -72,15 +74,24 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
     if !settings.rename_command.0.is_empty() {
         rename(&settings.rename_command.0).map_err(anyhow::Error::msg)?;
     }
-    let listeners = {
+    let tls = settings.tls_options().map(Tls::load).transpose()?.map(Arc::new);
+    let listeners: Vec<(TcpListener, Option<Arc<Tls>>)> = {
         let _accept = accept.enter();
-        listen::bind("port", &settings.bind.0, settings.port, settings.tcp_backlog)?
+        let ports = [("port", settings.port, None), ("tls-port", settings.tls_port, tls.clone())];
+        let mut listeners = Vec::new();
+        for (what, port, tls) in ports.into_iter().filter(|(_, port, _)| *port != 0) {
+            let bound = listen::bind(what, &settings.bind.0, port, settings.tcp_backlog)?;
+            listeners.extend(bound.into_iter().map(|listener| (listener, tls.clone())));
+        }
+        listeners
     };
+    if let Some(tls) = &tls {
+        tokio::spawn(tls.clone().watch());
+    }
     let slot: admin::Slot = Arc::new(OnceLock::new());
-    let shared = Arc::new(settings.clone());
-    let places = admin::places();
+    let admin = admin::Plane::new(Arc::new(settings.clone()), slot.clone(), tls.clone().filter(|_| settings.tls_cluster));
     for listener in listen::bind("admin-port", &settings.admin_bind.0, settings.admin_port, settings.tcp_backlog)? {
-        tokio::spawn(admin::accept(listener, shared.clone(), slot.clone(), places.clone()));
+        tokio::spawn(admin.clone().accept(listener));
     }
     let options = engine_options(&settings);
     let opening = tokio::task::spawn_blocking(move || Engine::open(options));
@@ -91,7 +102,7 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
     };
     let opened = SystemTime::now();
     let start = engine.start();
-    let node = Arc::new(Node::new(settings, engine.clone())?);
+    let node = Arc::new(Node::new(settings, engine.clone(), tls)?);
     commands::open_libraries(&node)?;
     let _ = slot.set(node.clone());
     tracing::info!(
@@ -108,12 +119,13 @@ async fn live(settings: Settings, accept: &Runtime, data: &OnceLock<Arc<DataThre
     node.memory.register("scripts", move || (commands::script_memory(), scripts));
     let threads = Arc::new(DataThreads::start(data_threads(&node.settings), &node)?);
     let _ = data.set(threads.clone());
-    for listener in listeners {
-        accept.spawn(threads.clone().accept(listener));
+    for (listener, tls) in listeners {
+        accept.spawn(threads.clone().accept(listener, tls));
     }
     drop((threads, span));
     tracing::info!(
         port = node.settings.port,
+        tls_port = node.settings.tls_port,
         admin_port = node.settings.admin_port,
         cluster = node.cluster.enabled(),
         "ready to accept connections"

@@ -1,6 +1,6 @@
 //! Profiles over HTTP, on the admin plane: what `pprof` and a browser ask for. Who may give RESP commands there may ask: with an
 //! admin-password whoever has it (HTTP Basic as user `default`, or Bearer), without one loopback peers. A profile has the names of functions and
-//! numbers of bytes, no key and no value.
+//! numbers of bytes, no key and no value. With tls-cluster yes they are given by https alone.
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -26,7 +26,11 @@ const SECONDS: u64 = 30;
 
 /// Whom a connection is with. Put beside the routes of each.
 #[derive(Clone, Copy)]
-pub(super) struct Peer(pub(super) IpAddr);
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    /// It speaks in the clear where only what needs no password may be asked so.
+    pub(super) in_the_clear: bool,
+}
 
 /// The routes, for whoever may use them.
 pub(super) fn routes(node: Slot, settings: Arc<Settings>) -> Router {
@@ -43,10 +47,14 @@ pub(super) fn routes(node: Slot, settings: Arc<Settings>) -> Router {
         .layer(middleware::from_fn(move |peer, request, next| admit(settings.clone(), peer, request, next)))
 }
 
-async fn admit(settings: Arc<Settings>, Extension(Peer(peer)): Extension<Peer>, request: Request, next: Next) -> Response {
+async fn admit(settings: Arc<Settings>, Extension(peer): Extension<Peer>, request: Request, next: Next) -> Response {
+    if peer.in_the_clear {
+        let text = "profiles are given by TLS alone (tls-cluster is yes): ask by https\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
     let password = &settings.admin_password;
     if password.is_empty() {
-        if peer.to_canonical().is_loopback() {
+        if peer.address.to_canonical().is_loopback() {
             return next.run(request).await;
         }
         let text = "no admin-password is set, so profiles are for loopback peers only\n";

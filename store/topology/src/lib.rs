@@ -10,6 +10,7 @@ pub mod merge;
 mod ranges;
 mod slot;
 mod text;
+pub mod tls;
 
 pub use document::{DocumentError, NodeEntry, SlotEntry, TopologyDocument};
 pub use ids::{ClusterId, IdError, InstanceId, JobId, LeaderEpoch, NodeId, SlotEpoch, TopologyVersion};

@@ -100,6 +100,21 @@ impl LoadPod {
         let name = format!("load-{}", cluster.name);
         let pod = Self { namespace: cluster.namespace.clone(), name };
         kubectl(&["-n", &pod.namespace, "delete", "pod", &pod.name, "--ignore-not-found", "--wait=true"])?;
+        let address = cluster.client_address();
+        let mut args = vec!["serve", "--node", &address, "--rate"].into_iter().map(str::to_owned).collect::<Vec<_>>();
+        args.push(rate.to_string());
+        // Of the Secret, only what is no secret.
+        let (volumes, mounts) = match &cluster.tls_secret {
+            None => (json!([]), json!([])),
+            Some(secret) => {
+                args.extend(["--ca-file".to_owned(), "/tls/ca.crt".to_owned()]);
+                let items = json!([{"key": "ca.crt", "path": "ca.crt"}]);
+                (
+                    json!([{"name": "tls", "secret": {"secretName": secret, "items": items}}]),
+                    json!([{"name": "tls", "mountPath": "/tls", "readOnly": true}]),
+                )
+            }
+        };
         let manifest = json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -110,11 +125,13 @@ impl LoadPod {
                 "terminationGracePeriodSeconds": 2,
                 "automountServiceAccountToken": false,
                 "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                "volumes": volumes,
                 "containers": [{
                     "name": "load",
                     "image": images.load,
                     "imagePullPolicy": "IfNotPresent",
-                    "args": ["serve", "--node", cluster.client_address(), "--rate", rate.to_string()],
+                    "args": args,
+                    "volumeMounts": mounts,
                     "ports": [{"containerPort": PORT}],
                     "readinessProbe": {"httpGet": {"path": "/status", "port": PORT}, "periodSeconds": 1},
                     "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},

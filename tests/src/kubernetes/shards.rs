@@ -22,6 +22,8 @@ pub struct ShardedCluster {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// The Secret of its certificates, where clients connect by TLS.
+    pub tls_secret: Option<String>,
 }
 
 /// What a settled cluster looks like.
@@ -52,7 +54,8 @@ impl ShardedCluster {
     pub fn apply(namespace: &str, manifest: &Value) -> anyhow::Result<Self> {
         kubectl_with_input(&["-n", namespace, "apply", "-f", "-"], &manifest.to_string())?;
         let name = manifest.pointer("/metadata/name").and_then(Value::as_str).context("the manifest has no name")?;
-        Ok(Self { namespace: namespace.into(), name: name.into() })
+        let tls_secret = manifest.pointer("/spec/tls/secretName").and_then(Value::as_str).map(str::to_owned);
+        Ok(Self { namespace: namespace.into(), name: name.into(), tls_secret })
     }
 
     /// Applies a small cluster and waits for it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use redis::{cluster::ClusterClientBuilder, cluster_async::ClusterConnection};
+use redis::{TlsCertificates, cluster::ClusterClientBuilder, cluster_async::ClusterConnection};
 
 /// One answer may take so long; a write that waits for a slot to switch its owner is answered well within.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -17,17 +17,20 @@ pub struct Target {
     pub nodes: Vec<String>,
     /// Its password.
     pub password: Option<String>,
+    /// Certificates of the authorities its nodes are known by, in PEM, where clients connect by TLS.
+    pub authorities: Option<Vec<u8>>,
 }
 
 impl Target {
     /// A cluster without a password.
     pub fn new(nodes: Vec<String>) -> Self {
-        Self { nodes, password: None }
+        Self { nodes, password: None, authorities: None }
     }
 
     /// Connects to the cluster.
     pub async fn connect(&self) -> anyhow::Result<ClusterConnection> {
-        let urls = self.nodes.iter().map(|node| format!("redis://{node}"));
+        let scheme = if self.authorities.is_some() { "rediss" } else { "redis" };
+        let urls = self.nodes.iter().map(|node| format!("{scheme}://{node}"));
         let mut builder = ClusterClientBuilder::new(urls)
             .retries(1000)
             // Between 10 and 500 ms each time: with a growing base, the client's arithmetic overflows at the 62nd retry.
@@ -39,6 +42,9 @@ impl Target {
             .overall_response_timeout(Some(OVERALL_TIMEOUT));
         if let Some(password) = &self.password {
             builder = builder.password(password);
+        }
+        if let Some(authorities) = &self.authorities {
+            builder = builder.certs(TlsCertificates { client_tls: None, root_cert: Some(authorities.clone()) });
         }
         let client = builder.build().with_context(|| format!("the nodes {:?} are not host:port", self.nodes))?;
         client.get_async_connection().await.with_context(|| format!("no cluster answers at {:?}", self.nodes))

@@ -35,9 +35,19 @@ impl LocalCluster {
         owners: usize,
         settings: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
+        Self::start_each(binary, root, owners, &vec![settings; count]).await
+    }
+
+    /// The same of nodes with settings of their own.
+    pub async fn start_each(
+        binary: Option<PathBuf>,
+        root: &Path,
+        owners: usize,
+        settings: &[&[(&str, &str)]],
+    ) -> anyhow::Result<Self> {
         let mut cluster = Self { nodes: Vec::new(), setups: Vec::new(), ids: Vec::new(), version: 0, admin_ports: Vec::new() };
-        let settings: Vec<(&str, &str)> = [("cluster-enabled", "yes")].into_iter().chain(settings.iter().copied()).collect();
-        for number in 0..count {
+        for (number, settings) in settings.iter().enumerate() {
+            let settings: Vec<(&str, &str)> = [("cluster-enabled", "yes")].into_iter().chain(settings.iter().copied()).collect();
             let mut setup = Setup::new(root.join(format!("node-{number}")), &settings)?;
             setup.binary.clone_from(&binary);
             let node = setup.start().await?;

@@ -12,7 +12,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use sluice_topology::admin::{AdminClient, AdminError, AdminTimeouts, Reply};
+use sluice_topology::{
+    admin::{AdminClient, AdminError, AdminTimeouts, Reply},
+    tls::ClientTls,
+};
+
+use crate::certificates::client_tls;
 
 /// For a store to open its data, serve, or end. Generous: the machine may be busy; no test measures it.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -62,6 +67,19 @@ impl Setup {
         Ok(Self { directory, port, admin_port, settings, binary: None, wrapper: Vec::new() })
     }
 
+    fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// What its admin plane is dialled with: its own certificate files, where commands go by TLS there.
+    pub fn admin_tls(&self) -> anyhow::Result<Option<ClientTls>> {
+        if self.setting("tls-cluster") != Some("yes") {
+            return Ok(None);
+        }
+        let files = ["tls-ca-cert-file", "tls-cert-file", "tls-key-file"].map(|name| self.setting(name).unwrap_or_default());
+        Ok(Some(client_tls(files[0], Some((files[1], files[2])))?))
+    }
+
     /// The command that starts it.
     pub fn command(&self) -> anyhow::Result<Command> {
         let binary = self.binary.clone().map_or_else(binary, Ok)?;
@@ -74,7 +92,9 @@ impl Setup {
             }
         };
         command.env_clear().envs(environment());
-        command.arg("--dir").arg(&self.directory).args(["--port", &self.port.to_string()]);
+        // Who has no port for plain clients has one for others.
+        let port = if self.setting("port") == Some("0") { "--tls-port" } else { "--port" };
+        command.arg("--dir").arg(&self.directory).args([port, &self.port.to_string()]);
         command.args(["--admin-port", &self.admin_port.to_string(), "--admin-password", ADMIN_PASSWORD]);
         command.args(["--bind", "127.0.0.1", "--admin-bind", "127.0.0.1"]);
         for (name, value) in &self.settings {
@@ -145,7 +165,8 @@ impl StoreProcess {
     /// A connection to its admin plane.
     pub async fn admin(&self) -> anyhow::Result<AdminClient> {
         let timeouts = AdminTimeouts { connect: Duration::from_secs(5), answer: Duration::from_secs(30) };
-        Ok(AdminClient::connect("127.0.0.1", self.setup.admin_port, Some(ADMIN_PASSWORD), timeouts).await?)
+        let tls = self.setup.admin_tls()?;
+        Ok(AdminClient::connect("127.0.0.1", self.setup.admin_port, Some(ADMIN_PASSWORD), tls.as_ref(), timeouts).await?)
     }
 
     /// What a new admin connection is answered: the error's text if it is one.

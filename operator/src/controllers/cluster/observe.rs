@@ -12,7 +12,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret},
 };
 use kube::{Api, ResourceExt as _, api::ListParams, core::DeserializeGuard};
-use sluice_topology::{NodeId, admin::NodeStatus};
+use sluice_topology::{NodeId, admin::NodeStatus, tls::ClientTls};
 
 use super::{
     build::ADMIN_PASSWORD_KEY,
@@ -21,9 +21,10 @@ use super::{
 use crate::{
     api::{SlotMigration, SluiceCluster},
     context::Context,
+    controllers::tls::client_tls,
     error::Error,
     names::{ADMIN_PORT, Names, RETIRED_NODE, TEMPLATE_HASH},
-    network::{self, NodeAddress},
+    network::{self, Access, NodeAddress},
     topology_record::TopologyRecord,
 };
 
@@ -40,6 +41,8 @@ pub struct Observation {
     pub facts: Facts,
     /// The admin password; `None` before its Secret is made.
     pub admin_password: Option<String>,
+    /// What is spoken with nodes, or what the Secret of certificates lacks.
+    pub tls: Result<Option<ClientTls>, String>,
     /// The StatefulSets as they were listed, by name: what is there already is not read once more.
     pub stateful_sets: BTreeMap<String, StatefulSet>,
 }
@@ -62,7 +65,7 @@ pub async fn observe(ctx: &Context, cluster: SluiceCluster) -> Result<Observatio
         Api::<Secret>::namespaced(ctx.client.clone(), namespace),
     );
     let labelled = ListParams::default().labels(&names.selector_text());
-    let (sets_seen, pods_seen, claims_seen, map, secret, migrations) = futures::try_join!(
+    let (sets_seen, pods_seen, claims_seen, map, secret, migrations, tls) = futures::try_join!(
         async { sets.list(&labelled).await.map_err(Error::api("listing StatefulSets")) },
         async { pods.list(&labelled).await.map_err(Error::api("listing pods")) },
         async { claims.list(&labelled).await.map_err(Error::api("listing volume claims")) },
@@ -71,6 +74,7 @@ pub async fn observe(ctx: &Context, cluster: SluiceCluster) -> Result<Observatio
             secrets.get_opt(&names.admin_secret()).await.map_err(Error::api(format!("reading Secret {}", names.admin_secret())))
         },
         migrations(ctx, &names),
+        client_tls(ctx, &cluster, &names),
     )?;
     let record = match map.as_ref().map(TopologyRecord::from_config_map) {
         None => RecordFacts::Missing,
@@ -102,9 +106,13 @@ pub async fn observe(ctx: &Context, cluster: SluiceCluster) -> Result<Observatio
         .and_then(|secret| secret.data)
         .and_then(|data| data.get(ADMIN_PASSWORD_KEY).cloned())
         .and_then(|bytes| String::from_utf8(bytes.0).ok());
-    ask_nodes(ctx, &mut facts, admin_password.as_deref()).await;
+    let access = match (&admin_password, &tls) {
+        (Some(password), Ok(tls)) => Some(Access { password: password.clone(), tls: tls.clone() }),
+        _ => None,
+    };
+    ask_nodes(ctx, &mut facts, access.as_ref()).await;
     let stateful_sets = sets_seen.items.into_iter().map(|set| (set.name_any(), set)).collect();
-    Ok(Observation { facts, admin_password, stateful_sets })
+    Ok(Observation { facts, admin_password, tls, stateful_sets })
 }
 
 async fn migrations(ctx: &Context, names: &Names) -> Result<Vec<SlotMigration>, Error> {
@@ -143,7 +151,7 @@ async fn by_name(facts: &mut Facts, sets: &Api<StatefulSet>, pods: &Api<Pod>) ->
     Ok(())
 }
 
-async fn ask_nodes(ctx: &Context, facts: &mut Facts, password: Option<&str>) {
+async fn ask_nodes(ctx: &Context, facts: &mut Facts, access: Option<&Access>) {
     let members: BTreeSet<NodeId> = facts.record().iter().flat_map(|record| &record.document.nodes).map(|node| node.id).collect();
     let restarting = facts.cluster.status.as_ref().and_then(|s| s.rollout.as_ref()?.current.as_ref().map(|c| c.shard));
     let restarting = restarting.and_then(|shard| u32::try_from(shard).ok());
@@ -159,10 +167,10 @@ async fn ask_nodes(ctx: &Context, facts: &mut Facts, password: Option<&str>) {
     let members = &members;
     let answers: Vec<(u32, Result<NodeStatus, String>, Option<bool>)> = stream::iter(asked)
         .map(|(shard, node, running)| async move {
-            let Some((node, password)) = node.filter(|_| running).zip(password) else {
+            let Some((node, access)) = node.filter(|_| running).zip(access) else {
                 return (shard, Err("its pod does not run".to_owned()), None);
             };
-            let status = ask(ctx, &node, password).await;
+            let status = ask(ctx, &node, access).await;
             let check_name = restarting == Some(shard) || status.as_ref().is_ok_and(|status| !members.contains(&status.node_id));
             let name_resolves = if check_name { Some(ctx.network.name_leads_to(node).await) } else { None };
             (shard, status, name_resolves)
@@ -178,8 +186,8 @@ async fn ask_nodes(ctx: &Context, facts: &mut Facts, password: Option<&str>) {
 }
 
 /// Reads one node's status, within a bound.
-pub async fn ask(ctx: &Context, node: &NodeAddress, password: &str) -> Result<NodeStatus, String> {
-    let question = async { network::connect(ctx.network.as_ref(), node, password).await?.status().await };
+pub async fn ask(ctx: &Context, node: &NodeAddress, access: &Access) -> Result<NodeStatus, String> {
+    let question = async { network::connect(ctx.network.as_ref(), node, access).await?.status().await };
     match tokio::time::timeout(NODE_TIMEOUT, question).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("its node does not answer within {} s", NODE_TIMEOUT.as_secs())),

@@ -21,7 +21,7 @@ use crate::{
     api::{CurrentRestart, HaltedRollout, Receipt, RolloutStatus},
     context::Context,
     error::{Error, is_status},
-    network,
+    network::{self, Access},
 };
 
 /// Carries a step out. The rollout part of `facts.cluster.status` is kept current; it is written before anything is destroyed by it.
@@ -31,7 +31,7 @@ pub(super) async fn execute(
     facts: &mut Facts,
     plan: &RolloutPlan,
     hash: &str,
-    password: &str,
+    access: &Access,
 ) -> Result<Option<String>, Error> {
     match &plan.step {
         Step::Idle => {
@@ -55,7 +55,7 @@ pub(super) async fn execute(
             keep(ctx, facts, rollout).await?;
         }
         Step::FlushAndDelete { shard, uid } => {
-            let receipt = match flush(ctx, facts, *shard, password).await {
+            let receipt = match flush(ctx, facts, *shard, access).await {
                 Ok(receipt) => receipt,
                 Err(why) => return Ok(Some(format!("pod {} could not be flushed: {why}", facts.names.pod(*shard)))),
             };
@@ -134,13 +134,13 @@ async fn keep(ctx: &Context, facts: &mut Facts, rollout: RolloutStatus) -> Resul
     Ok(())
 }
 
-async fn flush(ctx: &Context, facts: &Facts, shard: u32, password: &str) -> Result<Receipt, String> {
+async fn flush(ctx: &Context, facts: &Facts, shard: u32, access: &Access) -> Result<Receipt, String> {
     let limit = Duration::from_secs(u64::try_from(facts.cluster.spec.rollout.flush_timeout_seconds).unwrap_or(120));
     let seen = facts.shards.get(&shard).ok_or("it is gone")?;
     let expected = seen.node.as_ref().map_err(Clone::clone)?.node_id;
     let node = address(&facts.names, shard, seen).ok_or("its pod has no address")?;
     let work = async {
-        let mut client = network::connect(ctx.network.as_ref(), &node, password).await.map_err(|error| error.to_string())?;
+        let mut client = network::connect(ctx.network.as_ref(), &node, access).await.map_err(|error| error.to_string())?;
         let id = client.status().await.map_err(|error| error.to_string())?.node_id;
         if id != expected {
             return Err(format!("it answers as node {id} instead of {expected}"));

@@ -27,7 +27,7 @@ use crate::{
     context::Context,
     error::{Error, is_status},
     names::{OPERATION, RETIRED_NODE},
-    network,
+    network::{self, Access},
 };
 
 /// Finished SlotMigrations kept for people to look at, a cluster.
@@ -40,12 +40,12 @@ pub(super) async fn execute(
     plan: &ScalingPlan,
     scribe: &mut Scribe<'_>,
     owner: &OwnerReference,
-    password: &str,
+    access: &Access,
 ) -> Result<Vec<String>, Error> {
     let mut blockers = Vec::new();
     let Some(record) = scribe.record.clone() else { return Ok(blockers) };
     if let Some(wanted) = plan.start {
-        let sizes = sizes(ctx, facts, password).await;
+        let sizes = sizes(ctx, facts, access).await;
         let operation = operation(facts, &record.document, wanted, sizes.as_ref());
         info!(to = wanted, moves = operation.moves.len(), "another number of shards");
         scribe.write(record.document, Some(operation)).await?;
@@ -80,7 +80,7 @@ pub(super) async fn execute(
     }
     for shard in &plan.remove {
         if let Some(seen) = facts.shards.get(shard) {
-            match remove(ctx, facts, *shard, seen, scribe, password).await {
+            match remove(ctx, facts, *shard, seen, scribe, access).await {
                 Ok(()) => {}
                 Err(Removal::Refused(why)) => blockers.push(format!("shard {shard} stays: {why}")),
                 Err(Removal::Failed(error)) => return Err(*error),
@@ -123,7 +123,7 @@ fn migration(
 }
 
 /// What every slot holds, when every node can tell.
-async fn sizes(ctx: &Context, facts: &Facts, password: &str) -> Option<SlotSizes> {
+async fn sizes(ctx: &Context, facts: &Facts, access: &Access) -> Option<SlotSizes> {
     let mut sizes = SlotSizes::default();
     for (shard, seen) in &facts.shards {
         let Ok(status) = &seen.node else { continue };
@@ -132,7 +132,7 @@ async fn sizes(ctx: &Context, facts: &Facts, password: &str) -> Option<SlotSizes
             continue;
         }
         let node = address(&facts.names, *shard, seen)?;
-        let ask = async { network::connect(ctx.network.as_ref(), &node, password).await?.slot_stats(&owned).await };
+        let ask = async { network::connect(ctx.network.as_ref(), &node, access).await?.slot_stats(&owned).await };
         match ask.await {
             Ok(stats) => {
                 sizes.keys.extend(owned.iter().zip(stats.keys));
@@ -182,7 +182,7 @@ async fn remove(
     shard: u32,
     seen: &ShardFacts,
     scribe: &mut Scribe<'_>,
-    password: &str,
+    access: &Access,
 ) -> Result<(), Removal> {
     let Some(set) = &seen.stateful_set else { return Ok(()) };
     let member = scribe
@@ -191,13 +191,13 @@ async fn remove(
         .and_then(|record| record.document.nodes.iter().find(|node| node.shard == shard))
         .map(|node| node.id);
     if let Ok(status) = &seen.node {
-        prove_empty(ctx, facts, shard, seen, status.node_id, password).await?;
+        prove_empty(ctx, facts, shard, seen, status.node_id, access).await?;
     } else if member.is_some() {
         return Err(Removal::Refused("it cannot be asked whether it is empty".into()));
     }
     if let (Some(id), Some(record)) = (member, scribe.record.clone()) {
         scribe.write(without(record.document, &[id]), record.operation).await?;
-        for problem in scribe.push(password).await {
+        for problem in scribe.push(access).await {
             warn!(problem, "a node does not know yet of a shard that left");
         }
     }
@@ -235,11 +235,11 @@ async fn prove_empty(
     shard: u32,
     seen: &ShardFacts,
     id: NodeId,
-    password: &str,
+    access: &Access,
 ) -> Result<(), Removal> {
     let refused = |why: String| Removal::Refused(why);
     let node = address(&facts.names, shard, seen).ok_or_else(|| refused("its pod has no address".into()))?;
-    let mut client = network::connect(ctx.network.as_ref(), &node, password).await.map_err(|error| refused(error.to_string()))?;
+    let mut client = network::connect(ctx.network.as_ref(), &node, access).await.map_err(|error| refused(error.to_string()))?;
     let status = client.status().await.map_err(|error| refused(error.to_string()))?;
     if status.node_id != id {
         return Err(refused(format!("it answers as node {} now", status.node_id)));

@@ -12,7 +12,7 @@ use super::{facts::Facts, observe::address};
 use crate::{
     context::Context,
     error::Error,
-    network,
+    network::{self, Access},
     topology_record::{Operation, TopologyRecord},
 };
 
@@ -108,7 +108,7 @@ impl<'a> Scribe<'a> {
     }
 
     /// Pushes what is written down to every node that has an older one. Returns what is not as it should be, for people.
-    pub(super) async fn push(&self, password: &str) -> Vec<String> {
+    pub(super) async fn push(&self, access: &Access) -> Vec<String> {
         let Some(record) = &self.record else { return Vec::new() };
         let document = &record.document;
         let due = self.facts.shards.iter().filter_map(|(shard, seen)| {
@@ -119,7 +119,7 @@ impl<'a> Scribe<'a> {
         let reports: Vec<(u32, Result<MergeReport, String>)> = stream::iter(due.collect::<Vec<_>>())
             .map(|(shard, node)| async move {
                 let send =
-                    async { network::connect(self.ctx.network.as_ref(), &node, password).await?.set_topology(document).await };
+                    async { network::connect(self.ctx.network.as_ref(), &node, access).await?.set_topology(document).await };
                 let report = match tokio::time::timeout(PUSH_TIMEOUT, send).await {
                     Ok(report) => report.map_err(|error| error.to_string()),
                     Err(_) => Err(format!("it does not take a document within {} s", PUSH_TIMEOUT.as_secs())),

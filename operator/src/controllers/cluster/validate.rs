@@ -56,7 +56,7 @@ pub fn check_settings(place: &str, config: &BTreeMap<String, String>) -> Result<
         }
         if OWNED_SETTINGS.contains(&setting_name(key).as_str()) {
             return Err(format!(
-                "{place}: {key} is set by the operator: use spec.durability and spec.auth, and leave out the rest"
+                "{place}: {key} is set by the operator: use spec.durability, spec.auth and spec.tls, and leave out the rest"
             ));
         }
         if value.len() > VALUE_LEN_MAX || value.chars().any(char::is_control) {
@@ -80,6 +80,8 @@ mod tests {
             ("PORT", "1"),
             ("admin_password", "x"),
             ("requirepass", "x"),
+            ("tls-port", "1"),
+            ("TLS_Cluster", "no"),
             ("maxclients", "1\nrequirepass x"),
             ("max clients", "1"),
             ("", "1"),

@@ -36,5 +36,5 @@ async fn client(ctx: &Context, around: &Surroundings, node: NodeId) -> Result<Ad
     ctx.may_act().map_err(|error| error.to_string())?;
     let address =
         around.addresses.iter().find(|(id, _)| *id == node).map(|(_, address)| address).ok_or("its pod has no address")?;
-    network::connect(ctx.network.as_ref(), address, &around.password).await.map_err(|error| error.to_string())
+    network::connect(ctx.network.as_ref(), address, &around.access).await.map_err(|error| error.to_string())
 }

@@ -8,10 +8,13 @@ use sluice_topology::{NodeEntry, NodeId, TopologyDocument, admin::NodeStatus};
 use crate::{
     api::{MigrationTarget, SlotMigration, SluiceCluster},
     context::Context,
-    controllers::cluster::{ask, build::ADMIN_PASSWORD_KEY, pod_facts},
+    controllers::{
+        cluster::{ask, build::ADMIN_PASSWORD_KEY, pod_facts},
+        tls::client_tls,
+    },
     error::Error,
     names::{Names, OPERATION},
-    network::NodeAddress,
+    network::{Access, NodeAddress},
     topology_record::TopologyRecord,
 };
 
@@ -19,7 +22,7 @@ use crate::{
 pub(super) struct Surroundings {
     pub(super) cluster: SluiceCluster,
     pub(super) document: TopologyDocument,
-    pub(super) password: String,
+    pub(super) access: Access,
     pub(super) nodes: Vec<(u32, NodeId, Result<NodeStatus, String>)>,
     pub(super) addresses: Vec<(NodeId, NodeAddress)>,
 }
@@ -48,6 +51,10 @@ pub(super) async fn surroundings(ctx: &Context, migration: &SlotMigration) -> Re
     let password =
         secret.and_then(|secret| secret.data?.remove(ADMIN_PASSWORD_KEY)).and_then(|bytes| String::from_utf8(bytes.0).ok());
     let Some(password) = password else { return Ok(Err("the admin Secret is missing".into())) };
+    let access = match client_tls(ctx, &cluster, &names).await? {
+        Ok(tls) => Access { password, tls },
+        Err(why) => return Ok(Err(why)),
+    };
     // Only the nodes it is about: a cluster may have a thousand.
     let involved = |node: &NodeEntry| match (&migration.spec.source, &migration.spec.target) {
         (None, _) => true,
@@ -56,7 +63,7 @@ pub(super) async fn surroundings(ctx: &Context, migration: &SlotMigration) -> Re
         }
     };
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
-    let (pods, names, password_ref) = (&pods, &names, password.as_str());
+    let (pods, names, with) = (&pods, &names, &access);
     let asked: Vec<(u32, NodeId, Option<NodeAddress>, Result<NodeStatus, String>)> =
         stream::iter(document.nodes.iter().filter(|node| involved(node)).cloned().collect::<Vec<_>>())
             .map(|node| async move {
@@ -64,7 +71,7 @@ pub(super) async fn surroundings(ctx: &Context, migration: &SlotMigration) -> Re
                 let ip = pod.as_ref().and_then(|pod| pod_facts(pod).ip);
                 let Some(ip) = ip else { return (node.shard, node.id, None, Err("its pod does not run".to_owned())) };
                 let address = NodeAddress { ip, host: node.host.clone(), admin_port: node.admin_port };
-                let status = match ask(ctx, &address, password_ref).await {
+                let status = match ask(ctx, &address, with).await {
                     Ok(status) if status.node_id != node.id => Err(format!("it answers as node {}", status.node_id)),
                     answer => answer,
                 };
@@ -75,7 +82,7 @@ pub(super) async fn surroundings(ctx: &Context, migration: &SlotMigration) -> Re
             .await;
     let addresses = asked.iter().filter_map(|(_, id, address, _)| Some((*id, address.clone()?))).collect();
     let nodes = asked.into_iter().map(|(shard, id, _, status)| (shard, id, status)).collect();
-    Ok(Ok(Surroundings { cluster, document, password, nodes, addresses }))
+    Ok(Ok(Surroundings { cluster, document, access, nodes, addresses }))
 }
 
 /// The node a spec names.

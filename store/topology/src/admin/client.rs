@@ -19,6 +19,7 @@ use crate::{
     ids::{InstanceId, JobId, LeaderEpoch, NodeId},
     merge::MergeReport,
     ranges::SlotRanges,
+    tls::{ClientTls, Stream, explain},
 };
 
 /// How long a client waits.
@@ -48,6 +49,14 @@ pub enum AdminError {
         /// Host and port.
         endpoint: String,
         /// The system's reason.
+        why: String,
+    },
+    /// There is no TLS with it, or not the node that was meant: nothing was sent.
+    #[error("no TLS with {endpoint}: {why}")]
+    Untrusted {
+        /// Host and port.
+        endpoint: String,
+        /// What is wrong: with its certificate, mostly.
         why: String,
     },
     /// The link broke, or no answer came in time: whether the command ran is unknown.
@@ -88,22 +97,37 @@ pub enum AdminError {
 /// One connection to a node's admin plane. After an error other than [`AdminError::Refused`] it is not used again.
 pub struct AdminClient {
     endpoint: String,
-    stream: TcpStream,
+    stream: Stream,
     buffer: BytesMut,
     answer: Duration,
 }
 
 impl AdminClient {
-    /// Connects to `host:port` and authenticates when a password is given.
-    pub async fn connect(host: &str, port: u16, password: Option<&str>, timeouts: AdminTimeouts) -> Result<Self, AdminError> {
+    /// Connects to `host:port`, encrypted when there is something to do that with, and authenticates when a password is given.
+    pub async fn connect(
+        host: &str,
+        port: u16,
+        password: Option<&str>,
+        tls: Option<&ClientTls>,
+        timeouts: AdminTimeouts,
+    ) -> Result<Self, AdminError> {
         let endpoint = format!("{host}:{port}");
         let unreachable = |why: String| AdminError::Unreachable { endpoint: endpoint.clone(), why };
-        let stream = match timeout(timeouts.connect, TcpStream::connect((host, port))).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(unreachable(error.to_string())),
+        let connecting = async {
+            let stream = TcpStream::connect((host, port)).await.map_err(|error| unreachable(error.to_string()))?;
+            stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+            match tls {
+                None => Ok(Stream::Plain(stream)),
+                Some(tls) => tls
+                    .connect(stream, host)
+                    .await
+                    .map_err(|error| AdminError::Untrusted { endpoint: endpoint.clone(), why: explain(&error) }),
+            }
+        };
+        let stream = match timeout(timeouts.connect, connecting).await {
+            Ok(outcome) => outcome?,
             Err(_) => return Err(unreachable(format!("no connection within {} ms", timeouts.connect.as_millis()))),
         };
-        stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
         let mut client = Self { endpoint, stream, buffer: BytesMut::new(), answer: timeouts.answer };
         if let Some(password) = password {
             client.call(&[b"AUTH", password.as_bytes()]).await?;
@@ -175,7 +199,7 @@ impl AdminClient {
     pub async fn send(&mut self, words: &[&[u8]]) -> Result<(), AdminError> {
         match timeout(self.answer, self.write(words)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.no_answer(words, error.to_string())),
+            Ok(Err(error)) => Err(self.no_answer(words, explain(&error))),
             Err(_) => Err(self.no_answer(words, format!("it took nothing for {} ms", self.answer.as_millis()))),
         }
     }
@@ -208,7 +232,8 @@ impl AdminClient {
             }
             request.extend_from_slice(b"\r\n");
         }
-        self.stream.write_all(&request).await
+        self.stream.write_all(&request).await?;
+        self.stream.flush().await
     }
 
     async fn read(&mut self) -> Result<Reply, Broken> {
@@ -248,7 +273,7 @@ enum Broken {
 
 impl From<std::io::Error> for Broken {
     fn from(error: std::io::Error) -> Self {
-        Self::Link(error.to_string())
+        Self::Link(explain(&error))
     }
 }
 

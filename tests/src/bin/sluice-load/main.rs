@@ -58,6 +58,9 @@ struct Target {
     /// Password of the cluster.
     #[arg(long, env = "SLUICE_LOAD_PASSWORD", hide_env_values = true)]
     password: Option<String>,
+    /// Certificates of the authorities its nodes are known by, in PEM: connects by TLS.
+    #[arg(long)]
+    ca_file: Option<PathBuf>,
     /// What to load: a line each, key and value separated by a tab.
     #[arg(long, default_value = "/input/lines.tsv")]
     input: PathBuf,
@@ -71,7 +74,9 @@ impl Target {
         let lines = Lines::read(&self.input)?;
         // A Service that was made a moment ago refuses connections until every node's proxy knows its pods.
         let deadline = Instant::now() + CONNECT_LIMIT;
-        let cluster = load::Target { nodes: self.nodes, password: self.password };
+        let authorities =
+            self.ca_file.map(|path| std::fs::read(&path).with_context(|| path.display().to_string())).transpose()?;
+        let cluster = load::Target { nodes: self.nodes, password: self.password, authorities };
         loop {
             match Session::start(cluster.clone(), lines.clone(), self.rate).await {
                 Err(error) if Instant::now() < deadline => {

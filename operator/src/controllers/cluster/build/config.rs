@@ -7,9 +7,12 @@ use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::O
 use super::Inputs;
 use crate::{
     api::{SluiceClusterSpec, setting_name},
+    controllers::tls::{AUTHORITIES, CERTIFICATE, PRIVATE_KEY},
     names::{ADMIN_PORT, CLIENT_PORT},
 };
 
+/// Where pods have the Secret of certificates.
+pub(super) const TLS_FOLDER: &str = "/etc/sluice-tls";
 /// Name of the file in its ConfigMap and in the pod's folder.
 pub const CONFIG_FILE: &str = "sluice.conf";
 
@@ -17,9 +20,17 @@ pub const CONFIG_FILE: &str = "sluice.conf";
 /// come by environment, never by file.
 pub fn render(spec: &SluiceClusterSpec, defaults: &BTreeMap<String, String>) -> String {
     let yes_no = |yes: bool| if yes { "yes" } else { "no" };
+    let ports = match &spec.tls {
+        None => format!("port {CLIENT_PORT}\n"),
+        Some(tls) => format!(
+            "port 0\ntls-port {CLIENT_PORT}\ntls-cluster yes\ntls-cert-file {TLS_FOLDER}/{CERTIFICATE}\n\
+             tls-key-file {TLS_FOLDER}/{PRIVATE_KEY}\ntls-ca-cert-file {TLS_FOLDER}/{AUTHORITIES}\ntls-auth-clients {}\n",
+            tls.client_auth.as_str(),
+        ),
+    };
     let mut text = format!(
         "# Written by sluice-operator; changes here are overwritten.\n\
-         bind * -::*\nport {CLIENT_PORT}\nadmin-bind * -::*\nadmin-port {ADMIN_PORT}\ndir /data\ncluster-enabled yes\n\
+         bind * -::*\n{ports}admin-bind * -::*\nadmin-port {ADMIN_PORT}\ndir /data\ncluster-enabled yes\n\
          protected-mode {}\nwal {}\nsync {}\n",
         yes_no(spec.auth.password_secret_ref.is_some()),
         yes_no(spec.durability.wal),

@@ -26,13 +26,14 @@ pub(super) fn metadata(inputs: &Inputs<'_>, name: String, labels: BTreeMap<Strin
     }
 }
 
-fn port(name: &str, port: u16) -> ServicePort {
+fn port(inputs: &Inputs<'_>, name: &str, port: u16) -> ServicePort {
+    let protocol = if inputs.spec.tls.is_some() { "tls" } else { "redis" };
     ServicePort {
         name: Some(name.into()),
         port: i32::from(port),
         target_port: Some(IntOrString::String(name.into())),
         protocol: Some("TCP".into()),
-        app_protocol: (name == "redis").then(|| "redis".into()),
+        app_protocol: (name == "redis").then(|| protocol.into()),
         ..ServicePort::default()
     }
 }
@@ -53,7 +54,7 @@ pub(super) fn nodes_service(inputs: &Inputs<'_>) -> Service {
             cluster_ip: Some("None".into()),
             publish_not_ready_addresses: Some(true),
             selector: Some(inputs.names.selector()),
-            ports: Some(vec![port("redis", CLIENT_PORT), port("admin", ADMIN_PORT)]),
+            ports: Some(vec![port(inputs, "redis", CLIENT_PORT), port(inputs, "admin", ADMIN_PORT)]),
             ..ServiceSpec::default()
         }),
         ..Service::default()
@@ -65,7 +66,7 @@ pub(super) fn client_service(inputs: &Inputs<'_>) -> Service {
         metadata: metadata(inputs, inputs.names.client_service(), inputs.names.labels()),
         spec: Some(ServiceSpec {
             selector: Some(inputs.names.selector()),
-            ports: Some(vec![port("redis", CLIENT_PORT)]),
+            ports: Some(vec![port(inputs, "redis", CLIENT_PORT)]),
             ..ServiceSpec::default()
         }),
         ..Service::default()

@@ -8,8 +8,8 @@ use k8s_openapi::{
         core::v1::{
             Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
             PersistentVolumeClaim, PersistentVolumeClaimSpec, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec,
-            PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext, Volume,
-            VolumeMount, VolumeResourceRequirements, WeightedPodAffinityTerm,
+            PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecretVolumeSource, SecurityContext,
+            Volume, VolumeMount, VolumeResourceRequirements, WeightedPodAffinityTerm,
         },
     },
     apimachinery::pkg::{
@@ -20,7 +20,11 @@ use k8s_openapi::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{CONFIG_FILE, ClaimTemplate, Inputs, config::render, services::metadata};
+use super::{
+    CONFIG_FILE, ClaimTemplate, Inputs,
+    config::{TLS_FOLDER, render},
+    services::metadata,
+};
 use crate::{
     api::{SluiceClusterSpec, VolumeRetention, parse_quantity},
     names::{ADMIN_PORT, CLIENT_PORT, SHARD_LABEL, TEMPLATE_HASH},
@@ -28,6 +32,8 @@ use crate::{
 
 /// Key of the admin Secret.
 pub const ADMIN_PASSWORD_KEY: &str = "password";
+/// The pod's volume of certificates.
+const TLS_VOLUME: &str = "tls";
 /// The uid the image runs as.
 const USER: i64 = 65532;
 /// Bytes a second a flush before the end is counted with: a slow network volume.
@@ -139,11 +145,7 @@ fn pod_template(inputs: &Inputs<'_>, shard: u32, claim: &str, hash: &str) -> Pod
                 seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
                 ..PodSecurityContext::default()
             }),
-            volumes: Some(vec![Volume {
-                name: "config".into(),
-                config_map: Some(ConfigMapVolumeSource { name: inputs.names.config(), ..ConfigMapVolumeSource::default() }),
-                ..Volume::default()
-            }]),
+            volumes: Some(volumes(inputs)),
             node_selector: some(scheduling.node_selector.clone(), BTreeMap::is_empty),
             tolerations: some(scheduling.tolerations.clone(), Vec::is_empty),
             topology_spread_constraints: some(scheduling.topology_spread_constraints.clone(), Vec::is_empty),
@@ -152,6 +154,25 @@ fn pod_template(inputs: &Inputs<'_>, shard: u32, claim: &str, hash: &str) -> Pod
             ..PodSpec::default()
         }),
     }
+}
+
+/// What is mounted beside the shard's own. The Secret's folder as a whole: a single file of it would never change.
+fn volumes(inputs: &Inputs<'_>) -> Vec<Volume> {
+    let config = Volume {
+        name: "config".into(),
+        config_map: Some(ConfigMapVolumeSource { name: inputs.names.config(), ..ConfigMapVolumeSource::default() }),
+        ..Volume::default()
+    };
+    let tls = inputs.spec.tls.as_ref().map(|tls| Volume {
+        name: TLS_VOLUME.into(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(tls.secret_name.clone()),
+            default_mode: Some(0o440),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    });
+    [config].into_iter().chain(tls).collect()
 }
 
 fn some<T>(value: T, is_empty: impl Fn(&T) -> bool) -> Option<T> {
@@ -192,6 +213,8 @@ fn container(inputs: &Inputs<'_>, claim: &str) -> Container {
         read_only: read_only.then_some(true),
         ..VolumeMount::default()
     };
+    let mut mounts = vec![mount(claim, "/data", false), mount("config", "/etc/sluice", true)];
+    mounts.extend(inputs.spec.tls.as_ref().map(|_| mount(TLS_VOLUME, TLS_FOLDER, true)));
     let mut env = vec![secret_env("SLUICE_ADMIN_PASSWORD", &inputs.names.admin_secret(), ADMIN_PASSWORD_KEY)];
     if let Some(reference) = &inputs.spec.auth.password_secret_ref {
         env.push(secret_env("SLUICE_REQUIREPASS", &reference.name, &reference.key));
@@ -203,7 +226,7 @@ fn container(inputs: &Inputs<'_>, claim: &str) -> Container {
         args: Some(vec![format!("/etc/sluice/{CONFIG_FILE}")]),
         env: Some(env),
         ports: Some(vec![port("redis", CLIENT_PORT), port("admin", ADMIN_PORT)]),
-        volume_mounts: Some(vec![mount(claim, "/data", false), mount("config", "/etc/sluice", true)]),
+        volume_mounts: Some(mounts),
         resources: inputs.spec.resources.as_ref().map(|resources| ResourceRequirements {
             requests: some(resources.requests.clone(), BTreeMap::is_empty),
             limits: some(resources.limits.clone(), BTreeMap::is_empty),

@@ -144,6 +144,9 @@ fn the_hash_changes_with_what_a_pod_is_made_from_and_with_nothing_else() {
         "  scheduling: {podLabels: {team: a}}\n",
         "  auth: {passwordSecretRef: {name: mine}}\n",
         "  monitoring: {scrapeAnnotations: true}\n",
+        "  tls: {secretName: demo-tls}\n",
+        "  tls: {secretName: demo-tls, clientAuth: Required}\n",
+        "  tls: {secretName: other}\n",
     ] {
         let hash = hash(change);
         assert!(!seen.contains(&hash), "{change}");
@@ -182,4 +185,48 @@ fn labels_the_operator_owns_win_and_delete_means_delete() {
         &objects.stateful_sets[&0],
         "spec: {persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete}, template: {metadata: {labels: {sluice.dev/cluster: demo, team: a}}}}",
     );
+}
+
+#[test]
+fn with_tls_clients_have_one_port_and_the_whole_secret_is_mounted() {
+    let text = |client_auth: &str| format!("{SMALL}  tls: {{secretName: demo-tls, clientAuth: {client_auth}}}\n");
+    let encrypted = objects(&cluster(&text("Required")));
+    assert_covers(
+        "StatefulSet",
+        &encrypted.stateful_sets[&0],
+        r"
+spec:
+  template:
+    spec:
+      containers:
+      - volumeMounts:
+        - {name: data, mountPath: /data}
+        - {name: config, mountPath: /etc/sluice, readOnly: true}
+        - {name: tls, mountPath: /etc/sluice-tls, readOnly: true}
+        ports: [{name: redis, containerPort: 6379}, {name: admin, containerPort: 7379}]
+        livenessProbe: {httpGet: {path: /livez, port: admin}}
+      volumes:
+      - {name: config, configMap: {name: demo-config}}
+      - {name: tls, secret: {secretName: demo-tls, defaultMode: 288}}
+",
+    );
+    assert_covers("client", &encrypted.client_service, "spec: {ports: [{port: 6379, appProtocol: tls}]}");
+    for (client_auth, setting) in [("None", "no"), ("Optional", "optional"), ("Required", "yes")] {
+        let file = render(&cluster(&text(client_auth)).spec, &BTreeMap::new());
+        let asked = format!("tls-auth-clients {setting}");
+        for line in [
+            "port 0",
+            "tls-port 6379",
+            "tls-cluster yes",
+            "tls-cert-file /etc/sluice-tls/tls.crt",
+            "tls-key-file /etc/sluice-tls/tls.key",
+            "tls-ca-cert-file /etc/sluice-tls/ca.crt",
+            &asked,
+        ] {
+            assert!(file.lines().any(|found| found == line), "{line} in\n{file}");
+        }
+    }
+    let plain = objects(&cluster(SMALL));
+    assert!(!serde_json::to_string(&plain.stateful_sets).unwrap().contains("tls"), "pods without it are as they were");
+    assert!(!render(&cluster(SMALL).spec, &BTreeMap::new()).contains("tls"));
 }
