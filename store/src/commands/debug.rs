@@ -1,10 +1,18 @@
 //! DEBUG: what tests of clients and of Redis ask for and a store on RocksDB can give. Allowed by `enable-debug-command` alone.
 
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{self, Poll, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
-use super::{CommandError, Later, LaterReply, Plane, Session, run::ok_later, scan::offload, subcommands};
+use super::{CommandError, Context, Later, LaterReply, Plane, Session, run::ok_later, scan::offload, subcommands};
 use crate::{
     config::DebugAllowed,
     engine::{SweepPace, Writer},
@@ -16,8 +24,33 @@ use crate::{
 
 /// Longest DEBUG SLEEP.
 const SLEEP_MAX: Duration = Duration::from_hours(1);
+/// Longest DEBUG SLEEP of a script, which holds its thread.
+const SLEEP_IN_SCRIPT_MAX: Duration = Duration::from_secs(1);
 /// Longest text of DEBUG STRINGMATCH-LEN.
 const TEXT_LEN_MAX: usize = 64 << 20;
+
+/// Whether scripts may use DEBUG.
+static IN_SCRIPTS: AtomicBool = AtomicBool::new(false);
+
+/// Whether scripts may: DEBUG SET-DISABLE-DENY-SCRIPTS.
+pub(super) fn in_scripts() -> bool {
+    IN_SCRIPTS.load(Ordering::Relaxed)
+}
+
+/// Inside a script: what is done at once.
+pub(super) fn at_once(cx: &mut Context<'_, '_>, request: &Request) -> Result<(), CommandError> {
+    let mut later = debug(cx.node, cx.session, request)?;
+    if request[1].eq_ignore_ascii_case(b"sleep") {
+        std::thread::sleep(sleep_time(&request[2]).min(SLEEP_IN_SCRIPT_MAX));
+        cx.reply.ok();
+        return Ok(());
+    }
+    match later.as_mut().poll(&mut task::Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome?(cx.reply),
+        Poll::Pending => return Err(CommandError::new("ERR This Redis command is not allowed from script")),
+    }
+    Ok(())
+}
 
 pub(super) fn debug(node: &Arc<Node>, session: &Session, request: &Request) -> Result<Later, CommandError> {
     let local = session.client.peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
@@ -37,6 +70,10 @@ pub(super) fn debug(node: &Arc<Node>, session: &Session, request: &Request) -> R
         b"sleep" => sleep(&words[0]),
         b"reload" | b"loadaof" => Ok(Box::pin(async move { reload(&node).await })),
         b"object" => Ok(Box::pin(object(node, session.database, words[0].clone()))),
+        b"set-disable-deny-scripts" => {
+            IN_SCRIPTS.store(parse_integer(&words[0])? != 0, Ordering::Relaxed);
+            ready(ok_later())
+        }
         b"set-active-expire" => {
             let on = parse_integer(&words[0])? != 0;
             let pace = if on { node.live.current().sweep_pace() } else { SweepPace { keys_per_second: 0, bytes_per_second: 1 } };
@@ -76,12 +113,16 @@ fn ready(reply: LaterReply) -> Result<Later, CommandError> {
 
 /// Sleeps in this connection; the others go on.
 fn sleep(word: &Bytes) -> Result<Later, CommandError> {
-    let seconds: f64 = std::str::from_utf8(word).ok().and_then(|text| text.parse().ok()).unwrap_or(0.0);
-    let time = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(SLEEP_MAX).min(SLEEP_MAX);
+    let time = sleep_time(word);
     Ok(Box::pin(async move {
         tokio::time::sleep(time).await;
         Ok(ok_later())
     }))
+}
+
+fn sleep_time(word: &Bytes) -> Duration {
+    let seconds: f64 = std::str::from_utf8(word).ok().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(SLEEP_MAX).min(SLEEP_MAX)
 }
 
 /// What OBJECT and DUMP say of a key, in one line. Nothing lies at an address that would mean something, nothing is idle.

@@ -14,7 +14,7 @@ use super::{
     run::{keys, route, unknown},
     session::{Pace, Unanswered},
     table::{self, CommandSpec, Flags, Handler},
-    walk::{self, Walker},
+    walk,
 };
 use crate::{
     clients::{Class, SlowCommand, shortened},
@@ -183,20 +183,19 @@ pub(super) fn execute_queued(cx: &mut Context<'_, '_>, spec: &'static CommandSpe
     cx.fail(begun, &error);
 }
 
-/// Executes, for a script, one that goes over all keys, as long as `goes_on` says so; what it answers is the answer, whatever becomes of it.
-pub(super) fn execute_walk(
-    cx: &mut Context<'_, '_>,
+/// Executes, for a script, what a client's request has done by a future; what it answers is the answer, whatever becomes of it.
+pub(super) fn execute_at_once<'n, 'r>(
+    cx: &mut Context<'n, 'r>,
     spec: &'static CommandSpec,
     request: &Request,
-    walker: Walker,
-    goes_on: &dyn Fn() -> bool,
+    work: impl FnOnce(&mut Context<'n, 'r>) -> Result<(), CommandError>,
 ) {
     spec.calls.add();
     if cx.node.clients.monitored() {
         monitor::show(cx, spec, request);
     }
     let begun = cx.begin();
-    if let Err(error) = walk::at_once(cx, request, walker, goes_on).and_then(|()| cx.refuse_overflow()) {
+    if let Err(error) = work(cx).and_then(|()| cx.refuse_overflow()) {
         spec.calls.add_failed();
         cx.fail(begun, &error);
     }

@@ -87,6 +87,7 @@ subcommands! {
         "protocol" 3 "string|integer|double|null|array|set|map|attrib|push|verbatim|true|false|bignum" "Answers a value of that type.";
         "reload" -2 "[option ...]" "Writes everything to the disk and empties the caches.";
         "set-active-expire" 3 "0|1" "Lets the background leave what has expired alone, or not.";
+        "set-disable-deny-scripts" 3 "0|1" "Lets scripts use what of DEBUG is done at once.";
         "sleep" 3 "seconds" "Lets this connection sleep; the others go on.";
         "stringmatch-len" 4 "length pattern" "Matches a text of so many zero bytes.";
     }

@@ -12,10 +12,11 @@ use super::{
 use crate::{
     cluster::Route,
     commands::{
-        Context,
-        execute::{execute_queued, execute_walk},
+        Context, debug,
+        execute::{execute_at_once, execute_queued},
         run::{asks_to_wait, keys, needs_memory, out_of_memory, route},
         table::{self, CommandSpec, Flags, Handler},
+        walk,
     },
     protocol::{ReplyWriter, Version},
 };
@@ -81,7 +82,10 @@ impl<'c, 'n, 'r> Caller<'c, 'n, 'r> {
             moment: None,
         };
         match spec.handler {
-            Handler::Walk(walker) => execute_walk(&mut nested, spec, &request, walker, &|| !control.look()),
+            Handler::Walk(walker) => {
+                execute_at_once(&mut nested, spec, &request, |cx| walk::at_once(cx, &request, walker, &|| !control.look()));
+            }
+            Handler::LaterIn(_) => execute_at_once(&mut nested, spec, &request, |cx| debug::at_once(cx, &request)),
             _ => execute_queued(&mut nested, spec, &request),
         }
         cx.session.executing = waits;
@@ -159,6 +163,7 @@ fn is_refused(spec: &CommandSpec) -> bool {
     match spec.group {
         "connection" => !matches!(spec.name, "ping" | "echo" | "select"),
         "transactions" | "scripting" => true,
+        _ if spec.name == "debug" => !debug::in_scripts(),
         "pubsub" => !matches!(spec.name, "publish" | "spublish" | "pubsub"),
         _ => {
             spec.flags.intersects(Flags::ADMIN.and(Flags::ADMIN_PLANE))

@@ -26,7 +26,7 @@ fn nested(reply: &mut ReplyWriter<'_>, value: &Value, booleans: bool, depth: usi
         Value::String(text) => reply.bulk(&text.as_bytes()),
         Value::Integer(number) => reply.integer(*number),
         Value::Number(number) => reply.integer(*number as i64),
-        Value::Boolean(value) if booleans && reply.version() == Version::Resp3 => reply.boolean(*value),
+        Value::Boolean(value) if booleans => reply.boolean(*value),
         Value::Boolean(true) => reply.integer(1),
         Value::Table(_) if depth >= DEPTH_MAX => reply.error("ERR reached lua stack limit"),
         Value::Table(table) => write_table(reply, table, booleans, depth + 1)?,
@@ -76,7 +76,7 @@ fn write_table(reply: &mut ReplyWriter<'_>, table: &Table, booleans: bool, depth
         return Ok(());
     }
     if let Some(number) = text("big_number") {
-        reply.big_number(&number.to_string_lossy().replace(['\r', '\n'], ""));
+        reply.big_number(&number.to_string_lossy().replace(['\r', '\n'], " "));
         return Ok(());
     }
     if let Value::Table(verbatim) = table.raw_get::<Value>("verbatim_string")? {
