@@ -5,6 +5,7 @@
 mod buffers;
 mod every_fault;
 mod faults;
+mod full_disk;
 mod hashes;
 mod history;
 mod large_replies;

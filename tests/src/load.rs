@@ -3,11 +3,13 @@
 mod client;
 mod input;
 mod live;
+mod probe;
 mod session;
 mod stats;
 
 pub use client::Target;
 pub use input::Lines;
 pub use live::LiveReport;
+pub use probe::Probe;
 pub use session::{Report, Session, Status};
 pub use stats::PhaseReport;

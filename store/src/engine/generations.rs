@@ -11,7 +11,7 @@ use super::{
     database::Engine,
     families::Family,
     slot_table::Change,
-    system::{SystemBatch, SystemKind, dead_key, durable, slot_row_key},
+    system::{SystemBatch, SystemKind, dead_key, slot_row_key},
 };
 
 impl Engine {
@@ -80,7 +80,7 @@ impl Engine {
                 self.contents().join(left, right);
             }
             system.append_to(&mut batch, *self.database().family(Family::System));
-            self.database().write(batch, &durable())?;
+            self.database().write_durably(batch)?;
             self.table().publish(&mut rows, changed);
             Ok(())
         })
@@ -160,7 +160,7 @@ impl Engine {
         let family = *self.database().family(Family::System);
         system.append_to(&mut batch, family);
         own.append_to(&mut batch, family);
-        self.database().write(batch, &durable())?;
+        self.database().write_durably(batch)?;
         // Whoever follows the changes of a slot follows database 0.
         let live: Vec<(Slot, Generation)> = changed
             .iter()

@@ -32,16 +32,19 @@ pub(crate) fn prefix(slot: Slot, generation: Generation) -> [u8; PREFIX_LEN] {
 pub(crate) fn prefix_end(slot: Slot, generation: Generation) -> [u8; PREFIX_LEN] {
     match generation.next() {
         Some(next) => prefix(slot, next),
-        None => {
-            let s = (slot.get() + 1).to_be_bytes();
-            [s[0], s[1], 0, 0, 0, 0]
-        }
+        None => behind_slot(slot),
     }
 }
 
 /// The first key that a slot may have.
 pub(crate) fn slot_start(slot: Slot) -> Vec<u8> {
     slot.get().to_be_bytes().to_vec()
+}
+
+/// A key behind all that a slot has, and behind what an index may have in the place of the last of them, which is shorter.
+pub(crate) fn behind_slot(slot: Slot) -> [u8; PREFIX_LEN] {
+    let s = (slot.get() + 1).to_be_bytes();
+    [s[0], s[1], 0, 0, 0, 0]
 }
 
 /// A key behind all that a slot has, unless one begins with all these bytes `ff`, and before those of the next.

@@ -8,7 +8,7 @@ use super::{
     contents::marks_of,
     database::Engine,
     families::Family,
-    layout::{PREFIX_LEN, encode_key, prefix, prefix_end, split_prefix},
+    layout::{PREFIX_LEN, behind_slot, encode_key, prefix, prefix_end, split_prefix},
     raw_batch,
 };
 
@@ -123,12 +123,13 @@ impl Engine {
         Ok(())
     }
 
-    /// About how many bytes the live generation of each of those slots has in files, as compressed as they are. Reads indexes alone.
+    /// About how many bytes each of those slots has in files, from its live generation on, as compressed as they are. Reads indexes alone.
     pub fn approximate_bytes(&self, slots: &SlotRanges) -> Vec<(Slot, u64)> {
         let bounds: Vec<_> = slots
             .iter()
             .map(|slot| (self.live(slot), slot))
-            .map(|(live, slot)| (slot, prefix(slot, live), prefix_end(slot, live)))
+            // Not to the end of the generation: an index does not tell that from where the slot's last block begins.
+            .map(|(live, slot)| (slot, prefix(slot, live), behind_slot(slot)))
             .collect();
         let mut sizes: Vec<(Slot, u64)> = bounds.iter().map(|(slot, ..)| (*slot, 0)).collect();
         for family in RawFamily::ALL {

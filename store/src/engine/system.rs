@@ -2,7 +2,7 @@
 
 use sluice_topology::Slot;
 
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::WriteBatch;
 
 use super::{
     EngineError, Generation, Home,
@@ -124,13 +124,6 @@ pub(super) fn split_dead_key(key: &[u8]) -> Result<(Slot, Generation), EngineErr
     named.ok_or_else(|| EngineError::Damaged("the record of a dead generation has a key that names none".into()))
 }
 
-/// Options of every system write.
-pub(super) fn durable() -> WriteOptions {
-    let mut options = WriteOptions::default();
-    options.set_sync(true);
-    options
-}
-
 /// Every record of a kind.
 pub(super) fn read_all(database: &Database, kind: SystemKind) -> Result<SystemRecords, EngineError> {
     let mut found = Vec::new();
@@ -156,7 +149,7 @@ pub(super) fn read_one(database: &Database, kind: SystemKind, key: &[u8]) -> Res
 pub(super) fn write(database: &Database, records: SystemBatch) -> Result<(), EngineError> {
     let mut batch = WriteBatch::default();
     records.append_to(&mut batch, *database.family(Family::System));
-    database.write(batch, &durable())
+    database.write_durably(batch)
 }
 
 impl Engine {

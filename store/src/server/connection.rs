@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
+use bytes::{BufMut as _, BytesMut};
 use sluice_topology::tls::Stream;
 use tokio::{io::AsyncReadExt as _, time::timeout};
 
@@ -37,6 +37,8 @@ const SEND_AT: usize = 64 << 10;
 /// Read at once, and reserved at once for a large argument.
 pub(super) const READ_MIN: usize = 16 << 10;
 const READ_MAX: usize = 4 << 20;
+/// Read in one call of the system: while it copies, some kernels give the processor to nobody else.
+const READ_PART: usize = 256 << 10;
 /// For a client to take its replies.
 const SEND_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -160,7 +162,8 @@ impl Connection {
         self.reader.buffer.reserve(self.reader.needed().clamp(READ_MIN, READ_MAX));
         // Who waits for messages is not idle.
         let idle = if self.session.subscribed { 0 } else { u64::from(self.node.live.timeout()) };
-        let read = self.stream.read_buf(&mut self.reader.buffer);
+        let mut part = (&mut self.reader.buffer).limit(READ_PART);
+        let read = self.stream.read_buf(&mut part);
         let count = match (idle, self.session.plane) {
             (0, _) | (_, Plane::Admin) => read.await?,
             (seconds, Plane::Data) => timeout(Duration::from_secs(seconds), read).await.map_err(|_| End::Closed)??,

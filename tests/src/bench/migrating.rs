@@ -1,5 +1,5 @@
-//! How fast slots move, and what everybody else notices: two nodes on loopback, three shapes of data, idle and under load, beside what
-//! this machine's loopback and disk can do at all, measured in the same run.
+//! How fast slots move, and what everybody else notices: two nodes on loopback, three shapes of data in the lower half of the slots, idle
+//! and under load on both halves, beside what this machine's loopback and disk can do at all, measured in the same run.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
-use sluice_topology::{SlotRanges, admin::MigrationState};
+use sluice_topology::{Slot, SlotRanges, admin::MigrationState};
 
 use super::{
     figures::{Machine, keep},
@@ -20,7 +20,7 @@ use super::{
     server::{cannot_start, cpu_of},
 };
 use crate::{
-    load::{Lines, PhaseReport, Session, Target},
+    load::{Lines, PhaseReport, Probe, Session, Target},
     store::{LocalCluster, free_port},
 };
 
@@ -32,9 +32,11 @@ const LARGE: usize = 4 << 20;
 const HASHES: usize = 256;
 /// Commands in one pipeline while loading, in bytes.
 const PIPELINE_BYTES: usize = 1 << 20;
-/// Keys of the clients that write while slots move, and their writes a second.
-const LIVE_KEYS: usize = 10_000;
-const LIVE_RATE: u32 = 2000;
+/// What moves, and what stays where it is.
+const MOVING: &str = "0-8191";
+const STAYING: &str = "8192-16383";
+/// Requests a second of the clients of what moves.
+const LIVE_RATE: u32 = 1000;
 
 /// Options of the migration bench alone.
 #[derive(Args, Clone, Debug)]
@@ -77,9 +79,17 @@ struct Turn {
     sent: u64,
     resent: u64,
     longest_pause_ms: u64,
-    /// What the clients saw before and meanwhile.
-    quiet: Option<PhaseReport>,
-    meanwhile: Option<PhaseReport>,
+    /// What a client saw whose slots stayed at the source.
+    others: Option<Seen>,
+    /// What clients saw whose slots moved.
+    moved: Option<Seen>,
+}
+
+/// What clients of one half of the slots saw.
+#[derive(Clone, Debug, Serialize)]
+struct Seen {
+    before: PhaseReport,
+    meanwhile: PhaseReport,
 }
 
 /// Runs it and prints what it found.
@@ -132,31 +142,36 @@ async fn turn(
     cluster.node(0).admin().await?.flush(Duration::from_mins(5)).await?;
     // What filling it has left to compact is no part of what is measured.
     idle(cluster.node(0).id()).await?;
-    let session = if loaded {
-        let session = Session::start(Target::new(cluster.addresses()), Lines::numbered(LIVE_KEYS), LIVE_RATE).await?;
+    let (moving, staying): (SlotRanges, SlotRanges) = (MOVING.parse()?, STAYING.parse()?);
+    let clients = if loaded {
+        let probe = Probe::start(&cluster.node(0).address(), &staying)?;
+        let session =
+            Session::start(Target::new(cluster.addresses()), Lines::numbered(0), LIVE_RATE).await?.within(moving.clone());
         session.start_live().await?;
-        session.next_phase("start");
-        tokio::time::sleep(Duration::from_secs_f64(common.seconds)).await;
-        Some(session)
+        Some((probe, session))
     } else {
         None
     };
-    let quiet = session.as_ref().map(|session| session.next_phase("meanwhile"));
+    let phase = |name: &str| clients.as_ref().map(|(probe, session)| [probe.next_phase(name), session.next_phase(name)]);
+    phase("before");
+    if loaded {
+        tokio::time::sleep(Duration::from_secs_f64(common.seconds)).await;
+    }
+    let quiet = phase("meanwhile");
     let before = [Used::by(cluster.node(0).id())?, Used::by(cluster.node(1).id())?];
     let started = Instant::now();
-    let job = cluster.migrate(0, 1, &SlotRanges::full()).await?;
+    let job = cluster.migrate(0, 1, &moving).await?;
     let status = cluster.ended(0, job).await?;
     let seconds = started.elapsed().as_secs_f64();
     ensure!(status.state == MigrationState::Done, "the migration failed: {status:?}");
     let after = [Used::by(cluster.node(0).id())?, Used::by(cluster.node(1).id())?];
-    let meanwhile = match session {
-        Some(session) => {
-            let meanwhile = session.next_phase("after");
-            session.stop_live().await?;
-            Some(meanwhile)
-        }
-        None => None,
-    };
+    let meanwhile = phase("after");
+    if let Some((probe, session)) = clients {
+        session.stop_live().await?;
+        probe.stop()?;
+    }
+    let mut seen =
+        quiet.into_iter().flatten().zip(meanwhile.into_iter().flatten()).map(|(before, meanwhile)| Seen { before, meanwhile });
     let (mb, gb) = (bytes as f64 / 1e6, bytes as f64 / 1e9);
     Ok(Turn {
         round: 0,
@@ -173,8 +188,8 @@ async fn turn(
         sent: status.bytes_sent,
         resent: status.bytes_resent,
         longest_pause_ms: status.switch_pause_ms_max,
-        quiet,
-        meanwhile,
+        others: seen.next(),
+        moved: seen.next(),
     })
 }
 
@@ -183,15 +198,22 @@ async fn fill(cluster: &LocalCluster, shape: &str, bytes: usize) -> anyhow::Resu
     let mut connection = cluster.node(0).client().await?;
     let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
     let (mut pipeline, mut waiting, mut written) = (redis::pipe(), 0, 0u64);
+    let moving: SlotRanges = MOVING.parse()?;
+    let named = |word: &'static str| {
+        (0..).map(move |number| format!("{word}:{number}")).filter(|key| moving.contains(Slot::of_key(key.as_bytes())))
+    };
+    let hashes: Vec<String> = named("hash").take(HASHES).collect();
+    let (mut strings, mut large) = (named("string"), named("large"));
     for number in 0.. {
         if written >= bytes as u64 {
             break;
         }
         let (key, length) = match shape {
-            "strings" => (format!("string:{number}"), STRING),
-            "large" => (format!("large:{number}"), LARGE),
-            _ => (format!("hash:{}", number % HASHES), FIELD),
+            "strings" => (strings.next(), STRING),
+            "large" => (large.next(), LARGE),
+            _ => (Some(hashes[number % HASHES].clone()), FIELD),
         };
+        let key = key.context("there are no more keys")?;
         let mut value = vec![0; length];
         noise.fill(&mut value);
         let field = format!("field:{number}");
@@ -304,14 +326,19 @@ fn print(turns: &[Turn]) {
         "written/byte",
         "resent B",
         "pause ms",
-        "p99 ms before",
+        "others' p99 ms before",
         "meanwhile",
+        "longest",
+        "movers' p99 ms",
         "longest",
         "failed",
     ];
     let mut rows = vec![head.map(str::to_owned)];
     for turn in turns {
-        let client = |of: &Option<PhaseReport>, figure: fn(&PhaseReport) -> String| of.as_ref().map_or("-".to_owned(), figure);
+        let seen = |of: &Option<Seen>, figure: fn(&Seen) -> f64| {
+            of.as_ref().map_or("-".to_owned(), |seen| format!("{:.2}", figure(seen)))
+        };
+        let failed: u64 = [&turn.others, &turn.moved].into_iter().flatten().map(|seen| seen.meanwhile.failed).sum();
         rows.push([
             turn.round.to_string(),
             turn.server.clone(),
@@ -324,10 +351,12 @@ fn print(turns: &[Turn]) {
             format!("{:.2}", turn.target_written_a_byte),
             turn.resent.to_string(),
             turn.longest_pause_ms.to_string(),
-            client(&turn.quiet, |report| format!("{:.2}", report.p99_ms)),
-            client(&turn.meanwhile, |report| format!("{:.2}", report.p99_ms)),
-            client(&turn.meanwhile, |report| format!("{:.1}", report.longest_ms)),
-            client(&turn.meanwhile, |report| report.failed.to_string()),
+            seen(&turn.others, |seen| seen.before.p99_ms),
+            seen(&turn.others, |seen| seen.meanwhile.p99_ms),
+            seen(&turn.others, |seen| seen.meanwhile.longest_ms),
+            seen(&turn.moved, |seen| seen.meanwhile.p99_ms),
+            seen(&turn.moved, |seen| seen.meanwhile.longest_ms),
+            failed.to_string(),
         ]);
     }
     print_aligned(&rows);

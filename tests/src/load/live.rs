@@ -20,6 +20,8 @@ const LOG_TOKENS_MAX: u64 = 200;
 #[derive(Default)]
 pub(super) struct Account {
     writer: usize,
+    /// In front of every key: a hash tag, where all of a writer's keys are to be in one slot.
+    tag: String,
     /// Keys written once: the value is made from the number.
     once: HashMap<u64, Fate>,
     /// INCR: acknowledged and unknown increments by counter.
@@ -76,8 +78,8 @@ impl LiveReport {
 }
 
 impl Account {
-    pub(super) fn new(writer: usize) -> Self {
-        Self { writer, ..Self::default() }
+    pub(super) fn new(writer: usize, tag: String) -> Self {
+        Self { writer, tag, ..Self::default() }
     }
 
     pub(super) fn figures(&self) -> (u64, u64) {
@@ -85,7 +87,7 @@ impl Account {
     }
 
     fn once_key(&self, number: u64) -> String {
-        format!("live:{}:once:{number}", self.writer)
+        format!("{}live:{}:once:{number}", self.tag, self.writer)
     }
 
     fn once_value(&self, number: u64) -> String {
@@ -93,15 +95,15 @@ impl Account {
     }
 
     fn counter_key(&self, counter: u64) -> String {
-        format!("live:{}:counter:{counter}", self.writer)
+        format!("{}live:{}:counter:{counter}", self.tag, self.writer)
     }
 
     fn log_key(&self, log: u64) -> String {
-        format!("live:{}:log:{log}", self.writer)
+        format!("{}live:{}:log:{log}", self.tag, self.writer)
     }
 
     fn latest_key(&self) -> String {
-        format!("live:{}:latest", self.writer)
+        format!("{}live:{}:latest", self.tag, self.writer)
     }
 
     fn count(&mut self, acknowledged: bool) {

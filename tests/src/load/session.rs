@@ -11,6 +11,7 @@ use std::{
 use futures::{StreamExt as _, stream};
 use redis::{RedisResult, cluster_async::ClusterConnection};
 use serde::Serialize;
+use sluice_topology::{Slot, SlotRanges};
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
@@ -30,6 +31,7 @@ pub struct Session {
     connection: ClusterConnection,
     lines: Lines,
     rate: u32,
+    slots: SlotRanges,
     stats: Arc<Stats>,
     phases: Mutex<Vec<PhaseReport>>,
     loaded: AtomicU64,
@@ -87,6 +89,7 @@ impl Session {
             connection,
             lines,
             rate,
+            slots: SlotRanges::full(),
             stats: Arc::new(Stats::new("start")),
             phases: Mutex::default(),
             loaded: AtomicU64::new(0),
@@ -95,6 +98,12 @@ impl Session {
             progress: Mutex::default(),
             verified: Mutex::default(),
         })
+    }
+
+    /// Has the live writers write only to keys of these slots, each to one of them.
+    pub fn within(mut self, slots: SlotRanges) -> Self {
+        self.slots = slots;
+        self
     }
 
     /// Writes the first `keys` lines of the input.
@@ -120,7 +129,8 @@ impl Session {
         let (stop, stopped) = watch::channel(false);
         let mut accounts = std::mem::take(&mut live.accounts);
         if accounts.is_empty() {
-            accounts = (0..WRITERS).map(|writer| (Account::new(writer), 1)).collect();
+            let tag = |writer| if self.slots == SlotRanges::full() { String::new() } else { tag(writer, &self.slots) };
+            accounts = (0..WRITERS).map(|writer| (Account::new(writer, tag(writer)), 1)).collect();
         }
         let pace = Duration::from_secs(1) * WRITERS as u32 / self.rate.max(1);
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,6 +227,12 @@ impl Session {
             verified: self.verified.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
+}
+
+/// A hash tag of one of these slots, each writer's its own.
+fn tag(writer: usize, slots: &SlotRanges) -> String {
+    let mut tags = (0..).map(|number| format!("{{{writer}-{number}}}"));
+    tags.find(|tag| slots.contains(Slot::of_key(tag.as_bytes()))).unwrap_or_default()
 }
 
 // Owned arguments, so that a stream of these can live in a task.

@@ -104,13 +104,16 @@ impl Volume {
     /// Fills it with a file until that many bytes are left.
     pub fn fill(&self, left: u64) -> anyhow::Result<PathBuf> {
         let ballast = self.path.join("ballast");
-        // In one go: what is given up because of it is not taken as well.
-        let mut size = self.free()?.saturating_sub(left);
-        while !allocate(&ballast, size)? {
-            ensure!(size > BLOCK, "{} cannot be filled", self.path.display());
-            size -= BLOCK;
+        // In one go: what is given up because of it is not taken as well. Others may take some of it meanwhile.
+        let mut spare = 0;
+        loop {
+            let size = self.free()?.saturating_sub(left + spare);
+            ensure!(size > 0, "{} cannot be filled", self.path.display());
+            if allocate(&ballast, size)? {
+                return Ok(ballast);
+            }
+            spare = (spare * 2).max(BLOCK);
         }
-        Ok(ballast)
     }
 
     /// Bytes free.

@@ -40,6 +40,9 @@ impl Default for AdminTimeouts {
 /// A word from this size on is sent from where it is.
 const UNCOPIED_MIN: usize = 16 << 10;
 
+/// Most bytes in one call of the system: while it copies, some kernels give the processor to nobody else.
+const PART: usize = 256 << 10;
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -227,7 +230,9 @@ impl AdminClient {
                 request.extend_from_slice(word);
             } else {
                 self.stream.write_all(&request).await?;
-                self.stream.write_all(word).await?;
+                for part in word.chunks(PART) {
+                    self.stream.write_all(part).await?;
+                }
                 request.clear();
             }
             request.extend_from_slice(b"\r\n");
