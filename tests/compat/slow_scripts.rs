@@ -149,8 +149,8 @@ async fn a_slow_script_is_alone_from_its_first_command_to_its_last() -> anyhow::
     const LOOKS: &str = "local first = redis.call('get', 'counted') or '0' redis.call('incr', 'runs') \
                          local till = os.clock() + 0.3 while os.clock() < till do end \
                          redis.call('rpush', 'list', 'pushed') return {first, redis.call('get', 'counted') or '0'}";
-    for threads in ["1", "3"] {
-        let (_root, store) = started(&[("io-threads", threads)]).await?;
+    for (threads, sync) in [("1", "everysec"), ("1", "always"), ("3", "always")] {
+        let (_root, store) = started(&[("io-threads", threads), ("sync", sync)]).await?;
         let mut waits = Connection::open(&store.address()).await?;
         waits.send(&[words("BLPOP list 0")]).await?;
         let (stop, stopped) = tokio::sync::watch::channel(false);
