@@ -43,9 +43,8 @@ fn weights(number: usize) -> Words {
     std::iter::once("MSET".to_owned()).chain(pairs).collect()
 }
 
-/// Moves members to and fro, each between two keys and in one command or transaction, until told to end. `adds`: and lets two streams grow
-/// together.
-async fn move_members(store: &StoreProcess, adds: bool, ends: &AtomicBool) -> anyhow::Result<()> {
+/// Moves members to and fro, each between two keys and in one command or transaction, until told to end.
+async fn move_members(store: &StoreProcess, ends: &AtomicBool) -> anyhow::Result<()> {
     let mut connection = Connection::open(&store.address()).await?;
     let mut round = 0;
     while !ends.load(Ordering::Relaxed) {
@@ -62,10 +61,6 @@ async fn move_members(store: &StoreProcess, adds: bool, ends: &AtomicBool) -> an
             commands.push([vec!["EVAL".into(), script.into(), "2".into()], keys.to_vec(), vec![member]].concat());
         }
         commands.push(weights(round));
-        let id = format!("{}-{}", round + 1, 1);
-        let added = ["a", "b"].map(|stream| words(&format!("XADD {{x}}{stream} {id} f v")));
-        // Of one of two such writers: the other's ids may come behind.
-        commands.extend([vec![words("MULTI")], added.to_vec(), vec![words("EXEC")]].concat().into_iter().filter(|_| adds));
         let answers = connection.ask_all(&commands).await?;
         ensure!(!answers.iter().any(|answer| matches!(answer, Answer::Error(_))), "{answers:?}");
         round += 1;
@@ -95,15 +90,6 @@ async fn read(store: &StoreProcess) -> anyhow::Result<()> {
             let found = answer.elements();
             ensure!(found.len() == 30 && found.iter().all(|weight| *weight == found[0]), "{asked}: {found:?}");
         }
-        let sorts = ["MULTI", "SORT list BY nosort GET w_*", "SORT_RO list BY w_* GET w_*", "EXEC"].map(words);
-        let answer = connection.ask_all(&sorts).await?.pop().context("an answer")?;
-        let [first, second] = answer.elements() else { anyhow::bail!("{answer:?}") };
-        ensure!(first.elements()[0] == second.elements()[0], "two SORTs of one transaction: {answer:?}");
-        for asked in ["XREAD STREAMS {x}a {x}b 0 0", "XREAD STREAMS {x}b {x}a 0 0"] {
-            let answer = connection.ask_all(&[words(asked)]).await?.pop().context("an answer")?;
-            let lengths: Vec<usize> = answer.elements().iter().map(|stream| stream.elements()[1].elements().len()).collect();
-            ensure!(lengths.is_empty() || lengths.len() == 2 && lengths[0] == lengths[1], "{asked}: {lengths:?} entries");
-        }
     }
     Ok(())
 }
@@ -114,7 +100,7 @@ async fn what_moves_from_key_to_key_is_always_in_one_of_them() -> anyhow::Result
     let store = Setup::new(root.path().join("data"), &[("io-threads", "3")])?.start().await?;
     fill(&store).await?;
     let ends = AtomicBool::new(false);
-    let (first, second) = (move_members(&store, true, &ends), move_members(&store, false, &ends));
+    let (first, second) = (move_members(&store, &ends), move_members(&store, &ends));
     let reader = async {
         let outcome = read(&store).await;
         ends.store(true, Ordering::Relaxed);
@@ -184,4 +170,61 @@ async fn a_command_holds_no_more_than_it_may_and_then_changes_nothing() -> anyho
     let all = ["SUNIONSTORE {k}to {k}s {k}few", "ZUNIONSTORE {k}to 2 {k}z {k}few", "COPY {k}h {k}copy"].map(words);
     ensure!(connection.ask_all(&all).await? == [2001, 2001, 1].map(Answer::Integer));
     Ok(())
+}
+
+/// How long streams and lists are while others write: long enough that somebody does in the middle of a command.
+const LONG: usize = 2000;
+
+/// Lets two streams grow together, and changes all weights, until told to end.
+async fn grow(store: &StoreProcess, ends: &AtomicBool) -> anyhow::Result<()> {
+    let mut connection = Connection::open(&store.address()).await?;
+    let mut number = LONG;
+    while !ends.load(Ordering::Relaxed) {
+        number += 1;
+        let added = ["a", "b"].map(|stream| words(&format!("XADD {{x}}{stream} {number}-0 f v")));
+        let commands = [vec![words("MULTI")], added.to_vec(), vec![words("EXEC"), weights(number)]].concat();
+        let answers = connection.ask_all(&commands).await?;
+        ensure!(!answers.iter().any(|answer| matches!(answer, Answer::Error(_))), "{answers:?}");
+    }
+    Ok(())
+}
+
+async fn read_what_grows(store: &StoreProcess) -> anyhow::Result<()> {
+    let mut connection = Connection::open(&store.address()).await?;
+    let in_script = "local read = redis.call('XREAD', 'STREAMS', KEYS[1], KEYS[2], 0, 0) return {#read[1][2], #read[2][2]}";
+    for _ in 0..ASKED {
+        for asked in ["XREAD STREAMS {x}a {x}b 0 0", "XREAD STREAMS {x}b {x}a 0 0", "XREAD BLOCK 1 STREAMS {x}a {x}b 0 0"] {
+            let answer = connection.ask_all(&[words(asked)]).await?.pop().context("an answer")?;
+            let lengths: Vec<usize> = answer.elements().iter().map(|stream| stream.elements()[1].elements().len()).collect();
+            ensure!(lengths.len() == 2 && lengths[0] == lengths[1], "{asked}: {lengths:?} entries");
+        }
+        let lengths = connection.ask(&["EVAL", in_script, "2", "{x}b", "{x}a"]).await?;
+        ensure!(lengths.elements()[0] == lengths.elements()[1], "in a script: {lengths:?} entries");
+        let sorts = ["MULTI", "SORT long BY w_* GET w_*", "SORT_RO long BY nosort GET w_*", "EXEC"].map(words);
+        let answer = connection.ask_all(&sorts).await?.pop().context("an answer")?;
+        let [first, second] = answer.elements() else { anyhow::bail!("{answer:?}") };
+        let of = |sorted: &Answer| sorted.elements().first().cloned();
+        ensure!(of(first).is_some() && of(first) == of(second), "two SORTs of a transaction: {:?}, {:?}", of(first), of(second));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_read_together_and_the_sorts_of_a_transaction_agree() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[("io-threads", "3")])?.start().await?;
+    fill(&store).await?;
+    let mut connection = Connection::open(&store.address()).await?;
+    let entries = (1..=LONG).flat_map(|number| ["a", "b"].map(|stream| words(&format!("XADD {{x}}{stream} {number}-0 f v"))));
+    let elements = [words("RPUSH long"), (0..LONG).map(|number| (number % 30).to_string()).collect()].concat();
+    let answers = connection.ask_all(&entries.chain([elements]).collect::<Vec<Words>>()).await?;
+    ensure!(!answers.iter().any(|answer| matches!(answer, Answer::Error(_))));
+    let ends = AtomicBool::new(false);
+    let reader = async {
+        let outcome = read_what_grows(&store).await;
+        ends.store(true, Ordering::Relaxed);
+        outcome
+    };
+    let (wrote, read) = tokio::join!(grow(&store, &ends), reader);
+    wrote.and(read)
 }
