@@ -333,11 +333,12 @@ fn cluster(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
     )?;
     sheet.counter("migration_resent_bytes", "Of these, bytes sent again", jobs.iter().map(|job| job.bytes_resent).sum())?;
     let stages = node.migrations.stages();
-    for (stage, waited) in
-        [("reader", &stages.reader), ("sender", &stages.sender), ("receiver", &stages.receiver), ("builder", &stages.builder)]
-    {
-        let name = format!("migration_{stage}_waited");
-        sheet.seconds(&name, "How long this stage of the migration pipeline waited for its neighbours", waited.seconds())?;
-    }
-    Ok(())
+    let waited =
+        [("reader", &stages.reader), ("sender", &stages.sender), ("receiver", &stages.receiver), ("builder", &stages.builder)];
+    sheet.seconds_counters(
+        "migration_waited",
+        "How long each stage of the migration pipeline waited for its neighbours",
+        "stage",
+        waited.into_iter().map(|(stage, waited)| (stage, waited.seconds())),
+    )
 }
