@@ -285,7 +285,9 @@ async fn both_ports_serve_the_same_data_and_each_its_own_kind() -> anyhow::Resul
     let mut encrypted = Connection::open_encrypted(&format!("127.0.0.1:{tls_port}"), &tls).await?;
     ensure!(plain.ask(&["SET", "key", "value"]).await? == Answer::Simple("OK".into()));
     ensure!(encrypted.ask(&["GET", "key"]).await? == Answer::Bulk(Some(b"value".to_vec())));
-    // A handshake at the port that does not speak it ends at once, and is no request.
+    // A handshake at the port that does not speak it ends at once, though no line of it ends.
+    let answer = in_the_clear(&store.address(), &[0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3]).await?;
+    ensure!(answer.contains("this port does not speak TLS"), "{answer}");
     let outcome = tokio::time::timeout(Duration::from_secs(30), Connection::open_encrypted(&store.address(), &tls)).await;
     ensure!(outcome.context("it waits for ever")?.is_err());
     // The admin plane was not asked to speak it.
