@@ -58,7 +58,7 @@ fn rolling_restart_under_writes_keeps_every_key_and_proves_each_flush() {
 }
 
 #[test]
-fn a_cluster_that_speaks_tls_is_scaled_under_writes_and_keeps_every_key() {
+fn a_cluster_that_speaks_tls_is_scaled_and_restarted_under_writes_and_keeps_every_key() {
     in_namespace("tls", |namespace| {
         let authority = Authority::new("the cluster's")?;
         let domain = format!("{}.svc", namespace.name());
@@ -79,6 +79,8 @@ fn a_cluster_that_speaks_tls_is_scaled_under_writes_and_keeps_every_key() {
         cluster.wait_settled(2, STEP_LIMIT)?;
         let busy = Busy::on(cluster)?;
         busy.cluster.scale(3)?;
+        busy.cluster.wait_settled(3, STEP_LIMIT)?;
+        busy.cluster.restart()?;
         busy.cluster.wait_settled(3, STEP_LIMIT)?;
         let off = busy.cluster.patch(&json!({"spec": {"tls": null}}));
         ensure!(
