@@ -323,15 +323,11 @@ fn cluster(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
     sheet.gauge("slots_owned", "Slots this node owns", node.cluster.owned().len() as u64)?;
     sheet.gauge("slots_fenced", "Slots this node owns and does not serve", node.cluster.fenced().len() as u64)?;
     sheet.gauge("topology_version", "Version of the last topology document", node.cluster.known().version.0)?;
-    let jobs = node.migrations.jobs();
-    sheet.counter("migrated_keys", "Keys moved by the jobs remembered", jobs.iter().map(|job| job.keys_done).sum())?;
-    sheet.counter("migration_attempts", "Attempts of the jobs remembered", jobs.iter().map(|job| job.attempts).sum())?;
-    sheet.counter(
-        "migration_sent_bytes",
-        "Bytes that the jobs remembered put on the link",
-        jobs.iter().map(|job| job.bytes_sent).sum(),
-    )?;
-    sheet.counter("migration_resent_bytes", "Of these, bytes sent again", jobs.iter().map(|job| job.bytes_resent).sum())?;
+    let totals = node.migrations.totals();
+    sheet.counter("migrated_keys", "Keys moved to other nodes", totals.keys)?;
+    sheet.counter("migration_attempts", "Attempts to move a unit of slots", totals.attempts)?;
+    sheet.counter("migration_sent_bytes", "Bytes that migrations put on their links", totals.bytes_sent)?;
+    sheet.counter("migration_resent_bytes", "Of these, bytes sent again", totals.bytes_resent)?;
     let stages = node.migrations.stages();
     let waited =
         [("reader", &stages.reader), ("sender", &stages.sender), ("receiver", &stages.receiver), ("builder", &stages.builder)];

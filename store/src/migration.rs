@@ -31,6 +31,7 @@ use sluice_topology::{NodeId, Slot, SlotRanges};
 use tokio::sync::oneshot;
 
 pub use import::{BeginRequest, Sent, SlotClaim};
+pub use jobs::Totals;
 pub use rules::Outcome;
 pub use stages::{Stages, Waited};
 pub use start::{MigrateError, Started};

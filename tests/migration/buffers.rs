@@ -1,6 +1,6 @@
 //! What a migration holds in memory: in the account at both ends, bounded, and given back.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use sluice_tests::proxy::Link;
 use sluice_topology::{Slot, SlotRanges, admin::MigrationState};
 
@@ -60,5 +60,13 @@ async fn what_a_migration_holds_is_in_the_account_bounded_and_given_back() -> an
         ensure!(left == 0, "{field} of node {node} is {left} when all is done");
     }
     ensure!(held(0, "migrations_limit").await? == SHARE);
+    for (node, stages) in [(0, ["reader", "sender"]), (1, ["receiver", "builder"])] {
+        let metrics = cluster.node(node).metrics()?;
+        for stage in stages {
+            let name = format!("sluice_migration_waited_seconds_total{{stage=\"{stage}\"}} ");
+            let waited: f64 = metrics.lines().find_map(|line| line.strip_prefix(&name)).context(name.clone())?.parse()?;
+            ensure!(waited > 0.0, "the {stage} has waited for nobody on a slow link");
+        }
+    }
     Ok(())
 }

@@ -68,13 +68,45 @@ impl Job {
     }
 }
 
+/// What all jobs of this node have done since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Keys that were moved.
+    pub keys: u64,
+    /// Attempts for a unit.
+    pub attempts: u64,
+    /// Bytes that were put on links.
+    pub bytes_sent: u64,
+    /// Of these, bytes that were sent again.
+    pub bytes_resent: u64,
+}
+
+impl Totals {
+    fn with(self, job: &MigrationStatus) -> Self {
+        Self {
+            keys: self.keys + job.keys_done,
+            attempts: self.attempts + job.attempts,
+            bytes_sent: self.bytes_sent + job.bytes_sent,
+            bytes_resent: self.bytes_resent + job.bytes_resent,
+        }
+    }
+}
+
 #[derive(Default)]
-pub(super) struct Jobs(Mutex<Vec<Arc<Job>>>);
+struct Known {
+    /// Oldest first.
+    jobs: Vec<Arc<Job>>,
+    /// What those did that are remembered no more.
+    forgotten: Totals,
+}
+
+#[derive(Default)]
+pub(super) struct Jobs(Mutex<Known>);
 
 impl Jobs {
     /// With jobs that the last run left.
     pub(super) fn left(jobs: impl Iterator<Item = Job>) -> Self {
-        Self(Mutex::new(jobs.map(Arc::new).collect()))
+        Self(Mutex::new(Known { jobs: jobs.map(Arc::new).collect(), forgotten: Totals::default() }))
     }
 
     /// Adds the job that `make` makes, unless a running one has some of its slots: then those.
@@ -83,7 +115,8 @@ impl Jobs {
         slots: &SlotRanges,
         make: impl FnOnce() -> Result<Job, E>,
     ) -> Result<Result<Arc<Job>, SlotRanges>, E> {
-        let mut jobs = self.lock();
+        let mut known = self.lock();
+        let Known { jobs, forgotten } = &mut *known;
         let running = jobs.iter().map(|job| job.status()).filter(|status| status.state == MigrationState::Running);
         let busy: SlotRanges = running.flat_map(|status| status.slots.intersection(slots).iter().collect::<Vec<_>>()).collect();
         if !busy.is_empty() {
@@ -94,7 +127,7 @@ impl Jobs {
         if ended >= ENDED_MAX
             && let Some(oldest) = jobs.iter().position(|job| job.status().state != MigrationState::Running)
         {
-            jobs.remove(oldest);
+            *forgotten = forgotten.with(&jobs.remove(oldest).status());
         }
         jobs.push(job.clone());
         Ok(Ok(job))
@@ -102,25 +135,51 @@ impl Jobs {
 
     /// Those that have not ended.
     pub(super) fn running(&self) -> Vec<Arc<Job>> {
-        self.lock().iter().filter(|job| job.status().state == MigrationState::Running).cloned().collect()
+        self.lock().jobs.iter().filter(|job| job.status().state == MigrationState::Running).cloned().collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Job>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Newest first.
     pub(super) fn all(&self) -> Vec<MigrationStatus> {
-        self.lock().iter().rev().map(|job| job.status()).collect()
+        self.lock().jobs.iter().rev().map(|job| job.status()).collect()
+    }
+
+    /// What all of them have done.
+    pub(super) fn totals(&self) -> Totals {
+        let known = self.lock();
+        known.jobs.iter().fold(known.forgotten, |totals, job| totals.with(&job.status()))
     }
 
     /// Asks a running job to stop; false when there is none of that number.
     pub(super) fn cancel(&self, id: JobId) -> bool {
-        let jobs = self.lock();
+        let known = self.lock();
         let running = |job: &&Arc<Job>| job.status().job == id && job.status().state == MigrationState::Running;
-        jobs.iter().find(running).is_some_and(|job| {
+        known.jobs.iter().find(running).is_some_and(|job| {
             job.cancelled.store(true, Ordering::SeqCst);
             true
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_is_counted_on_when_its_job_is_forgotten() {
+        let jobs = Jobs::default();
+        let nodes = [NodeId::from_bytes([1; 20]), NodeId::from_bytes([2; 20])];
+        for number in 1..=3 * ENDED_MAX as u64 {
+            let made = || Ok::<_, ()>(Job::new(JobId(number), nodes[0], nodes[1], SlotRanges::full()));
+            let job = jobs.begin(&SlotRanges::full(), made).unwrap().unwrap();
+            job.update(|status| (status.keys_done, status.attempts, status.bytes_sent, status.bytes_resent) = (1, 2, 30, 4));
+            job.end(MigrationState::Done);
+            let expected = Totals { keys: number, attempts: 2 * number, bytes_sent: 30 * number, bytes_resent: 4 * number };
+            assert_eq!(jobs.totals(), expected);
+        }
+        assert!(jobs.all().len() <= ENDED_MAX + 1);
     }
 }

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use sluice_topology::{JobId, NodeId, SlotRanges, admin::MigrationStatus};
 
-use super::{MigrationError, Migrations, jobs::Job, journal::JobRecord};
+use super::{
+    MigrationError, Migrations,
+    jobs::{Job, Totals},
+    journal::JobRecord,
+};
 
 /// Why a migration is not started. Nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +114,11 @@ impl Migrations {
     /// Jobs of this node as a source, newest first.
     pub fn jobs(&self) -> Vec<MigrationStatus> {
         self.jobs.all()
+    }
+
+    /// What all jobs of this node have done since its start.
+    pub fn totals(&self) -> Totals {
+        self.jobs.totals()
     }
 
     /// Slots that this node is taking over right now.
