@@ -24,7 +24,7 @@ mod wire;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sluice_topology::{NodeId, Slot, SlotRanges};
@@ -38,7 +38,7 @@ pub use start::{MigrateError, Started};
 
 use crate::{
     cluster::{Cluster, TopologyError},
-    engine::{Engine, EngineError, FeedLost},
+    engine::{Engine, EngineError, FeedLost, RawRecord},
 };
 use buffers::Buffers;
 use import::Import;
@@ -221,6 +221,39 @@ impl Migrations {
 
 /// How much nicer than everybody else a thread is that copies a snapshot: what clients wait for goes first where processors are few.
 const NICE: i32 = 10;
+
+/// Bytes of records that are worked on before others are let in.
+const TURN: usize = 32 << 10;
+/// Where others always want the processor, work goes on for one in so many parts of the time that they had.
+const SHARE: u32 = 8;
+
+/// Lets others have the processor in the middle of long work, which a kernel may not do before milliseconds are over, nice as the
+/// thread may be.
+struct GivesWay {
+    bytes: usize,
+    not_before: Instant,
+}
+
+impl GivesWay {
+    fn new() -> Self {
+        Self { bytes: 0, not_before: Instant::now() }
+    }
+
+    /// So many bytes of a record were worked on.
+    fn after(&mut self, record: &RawRecord<'_>) {
+        self.bytes += record.key.len() + record.value.map_or(0, <[u8]>::len);
+        if self.bytes < TURN {
+            return;
+        }
+        self.bytes = 0;
+        let asked = Instant::now();
+        if asked >= self.not_before {
+            std::thread::yield_now();
+            let back = Instant::now();
+            self.not_before = back + (back - asked) / SHARE;
+        }
+    }
+}
 
 /// Runs work that takes long and that no client waits for, on a thread of its own that leaves the processor to others.
 fn behind_others<T: Send + 'static>(

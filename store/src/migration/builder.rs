@@ -7,7 +7,7 @@ use sluice_topology::Slot;
 use tokio::sync::mpsc;
 
 use super::{
-    MigrationError,
+    GivesWay, MigrationError,
     buffers::{Buffers, Held},
     stages::Stages,
     wire::Joiner,
@@ -54,7 +54,12 @@ pub(super) fn build(
         }
     }
     engine.ingest_staged(file_bytes, |put| {
-        let mut joiner = Joiner::counted(buffers);
+        let (mut joiner, mut way) = (Joiner::counted(buffers), GivesWay::new());
+        let put: &mut dyn FnMut(Generation, RawRecord<'_>) -> Result<(), MigrationError> = &mut |generation, record| {
+            put(generation, record)?;
+            way.after(&record);
+            Ok(())
+        };
         for (piece, records, _held) in std::mem::take(&mut first) {
             join(&mut joiner, &piece, records, staged, put)?;
         }

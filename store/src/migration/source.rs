@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    MigrationError, Migrations, behind_others, blocking,
+    GivesWay, MigrationError, Migrations, behind_others, blocking,
     brake::{Brake, Moving},
     buffers::Held,
     import::{BeginRequest, FORMAT, Sent, SlotClaim},
@@ -370,7 +370,12 @@ impl Transfer<'_> {
                 let held = migrations.buffers.hold(piece.len());
                 migrations.stages.reader.of(|| sender.blocking_send((piece, held))).map_err(|_| MigrationError::Cancelled)
             });
-            read(&mut |record| cutter.push(&record, batch.load(Ordering::Relaxed)))?;
+            let mut way = (kind == FrameKind::Snapshot).then(GivesWay::new);
+            read(&mut |record| {
+                cutter.push(&record, batch.load(Ordering::Relaxed))?;
+                way.iter_mut().for_each(|way| way.after(&record));
+                Ok(())
+            })?;
             cutter.finish()
         };
         // Of the snapshot: what is changed since is sent while writes are slowed, or wait.
