@@ -109,6 +109,63 @@ const SCRIPTS: &[(&str, &[&str], &[&str])] = &[
     ("local ok, e = pcall(cjson.decode, ARGV[1]) return {tostring(ok), e}", &[], &["{\"a\":"]),
     ("return cjson.encode({[1] = 1, [100] = 2})", &[], &[]),
     ("return cjson.encode(0.1)", &[], &[]),
+    ("return cjson.encode({123456789012345, 99999999999999, [123456789012345] = 1})", &[], &[]),
+    ("return cjson.encode({[123456789012345] = 1, x = -4})", &[], &[]),
+    (
+        "return {cjson.encode_sparse_array(true), cjson.encode({[1] = 1, [100] = 2}), cjson.encode_sparse_array(false, 2, 10)}",
+        &[],
+        &[],
+    ),
+    ("local a = {cjson.encode_sparse_array()} return {tostring(a[1]), a[2], a[3]}", &[], &[]),
+    (
+        "cjson.encode_sparse_array(false, 0) local e = cjson.encode({[1] = 1, [12] = 2}) cjson.encode_sparse_array(false, 2, 10) return e",
+        &[],
+        &[],
+    ),
+    (
+        "return {cjson.encode_max_depth(2), pcall(cjson.encode, {{{}}}), cjson.encode({{}}), cjson.encode_max_depth(1000)}",
+        &[],
+        &[],
+    ),
+    (
+        "cjson.decode_max_depth(2) local ok, e = pcall(cjson.decode, '[1, [2, [3]]]') cjson.decode_max_depth(1000) return {tostring(ok), e}",
+        &[],
+        &[],
+    ),
+    (
+        "cjson.encode_number_precision(3) local e = cjson.encode({1 / 3, 12345}) cjson.encode_number_precision(14) return e",
+        &[],
+        &[],
+    ),
+    (
+        "cjson.encode_invalid_numbers('null') local e = cjson.encode({0 / 0, 1 / 0}) cjson.encode_invalid_numbers(false) return e",
+        &[],
+        &[],
+    ),
+    (
+        "cjson.encode_invalid_numbers(true) local e = cjson.encode({1 / 0, -1 / 0}) cjson.encode_invalid_numbers(false) return e",
+        &[],
+        &[],
+    ),
+    (
+        "return {tostring(cjson.encode_keep_buffer()), tostring(cjson.encode_invalid_numbers()), cjson.encode_number_precision()}",
+        &[],
+        &[],
+    ),
+    ("local t = cjson.decode('[0x10, 007, -inf, +5]') return {t[1], t[2], tostring(t[3]), t[4]}", &[], &[]),
+    (
+        "cjson.decode_invalid_numbers(false) local a, e = pcall(cjson.decode, '[0x10]') cjson.decode_invalid_numbers(true) return {tostring(a), e}",
+        &[],
+        &[],
+    ),
+    (
+        "cjson.decode_invalid_numbers(false) local a, e = pcall(cjson.decode, '[nan]') cjson.decode_invalid_numbers(true) return {tostring(a), e}",
+        &[],
+        &[],
+    ),
+    ("local ok, e = pcall(cjson.encode_max_depth, 0) return tostring(ok)", &[], &[]),
+    ("local ok, e = pcall(cjson.encode_invalid_numbers, 'maybe') return tostring(ok)", &[], &[]),
+    ("local ok, e = pcall(cjson.encode_keep_buffer, true, true) return tostring(ok)", &[], &[]),
     ("return cjson.encode(1e20)", &[], &[]),
     ("return cjson.encode({})", &[], &[]),
     ("return cmsgpack.pack(1, 'two', {3, 4}, {a = 5}, -70000, 1.5, true)", &[], &[]),
@@ -339,6 +396,8 @@ async fn scripts_that_nest_too_deep_are_refused() -> anyhow::Result<()> {
     let mut connection = Connection::open(&store.address()).await?;
     for (script, expected) in [
         ("local t = {} for i = 1, 2000 do t = {t} end return cjson.encode(t)", "excessive depth"),
+        ("cjson.encode_max_depth(1000000) local t = {} for i = 1, 2000 do t = {t} end return cjson.encode(t)", "excessive depth"),
+        ("cjson.decode_max_depth(1000000) return cjson.decode(('['):rep(100000))", "too many nested"),
         ("local t = {} for i = 1, 2000 do t = {a = t} end return cjson.encode(t)", "excessive depth"),
         ("return cjson.decode(('['):rep(100000))", "too many nested"),
         ("return cjson.decode(('{\"a\":'):rep(100000))", "too many nested"),

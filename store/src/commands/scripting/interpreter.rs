@@ -293,6 +293,7 @@ impl Interpreter {
     }
 
     fn call(&self, function: &Function, arguments: mlua::MultiValue, deadline: Instant) -> mlua::Result<Result<Value, Failure>> {
+        json::reset(&self.lua);
         self.control.ended.set(None);
         self.control.deadline.set(Some(deadline));
         let mut all = arguments;

@@ -1,19 +1,22 @@
 //! The library `cjson`. Texts are bytes: what is no UTF-8 passes as it is.
 
+mod settings;
+
 use std::io::Write as _;
 
 use mlua::{Lua, Table, Value};
 
-/// Tables and texts inside of one another.
-const DEPTH_MAX: usize = 1000;
-/// A table whose highest index is above this and above twice its entries is no array.
-const SPARSE_SAFE: usize = 10;
+pub(super) use settings::reset;
+use settings::{Invalid, Settings};
+
+/// Tables and texts inside of one another, whatever more a script allows: each is a level of this thread's stack.
+const DEPTH_MAX: i64 = 1000;
 
 pub(super) fn library(lua: &Lua) -> mlua::Result<Table> {
     let library = lua.create_table()?;
     let encode = |lua: &Lua, value: Value| {
         let mut text = Vec::new();
-        Ok(match write(&mut text, &value, 0)? {
+        Ok(match write(&mut text, &value, &Settings::of(lua), 0)? {
             Ok(()) => (true, lua.create_string(&text)?),
             Err(problem) => (false, lua.create_string(problem)?),
         })
@@ -21,7 +24,7 @@ pub(super) fn library(lua: &Lua) -> mlua::Result<Table> {
     library.raw_set("encode", lua.create_function(encode)?)?;
     let decode = |lua: &Lua, text: mlua::LuaString| {
         let bytes = text.as_bytes();
-        let mut reader = Reader { lua, text: &bytes, at: 0 };
+        let mut reader = Reader { lua, text: &bytes, at: 0, settings: Settings::of(lua) };
         Ok(match reader.whole() {
             Ok(value) => (true, value),
             Err(Problem::Text(expected)) => {
@@ -29,31 +32,38 @@ pub(super) fn library(lua: &Lua) -> mlua::Result<Table> {
                 let at = reader.at + 1;
                 (false, Value::String(lua.create_string(format!("Expected {expected} but found {found} at character {at}"))?))
             }
-            Err(Problem::Deep) => (false, Value::String(lua.create_string("Found too many nested data structures (1001)")?)),
+            Err(Problem::Deep(depth)) => {
+                let text = format!("Found too many nested data structures ({depth}) at character {}", reader.at + 1);
+                (false, Value::String(lua.create_string(text)?))
+            }
             Err(Problem::Lua(error)) => return Err(error),
         })
     };
     library.raw_set("decode", lua.create_function(decode)?)?;
+    settings::add(lua, &library)?;
     Ok(library)
 }
 
 type Written = Result<(), String>;
 
-fn write(text: &mut Vec<u8>, value: &Value, depth: usize) -> mlua::Result<Written> {
+fn write(text: &mut Vec<u8>, value: &Value, settings: &Settings, depth: i64) -> mlua::Result<Written> {
     match value {
         Value::String(string) => quote(text, &string.as_bytes()),
-        Value::Integer(number) => text.extend_from_slice(number.to_string().as_bytes()),
-        Value::Number(number) if !number.is_finite() => {
-            return Ok(Err("Cannot serialise number: must not be NaN or Inf".into()));
-        }
-        Value::Number(number) => text.extend_from_slice(decimal(*number, 14).as_bytes()),
+        Value::Integer(number) => text.extend_from_slice(decimal(*number as f64, settings.precision as usize).as_bytes()),
+        Value::Number(number) if !number.is_finite() => match settings.encode_invalid {
+            Invalid::Refused => return Ok(Err("Cannot serialise number: must not be NaN or Inf".into())),
+            Invalid::Null => text.extend_from_slice(b"null"),
+            Invalid::Written if number.is_nan() => text.extend_from_slice(b"nan"),
+            Invalid::Written => text.extend_from_slice(if *number > 0.0 { b"inf" } else { b"-inf" }),
+        },
+        Value::Number(number) => text.extend_from_slice(decimal(*number, settings.precision as usize).as_bytes()),
         Value::Boolean(true) => text.extend_from_slice(b"true"),
         Value::Boolean(false) => text.extend_from_slice(b"false"),
         Value::Nil | Value::LightUserData(_) => text.extend_from_slice(b"null"),
-        Value::Table(_) if depth >= DEPTH_MAX => {
-            return Ok(Err(format!("Cannot serialise, excessive depth ({})", DEPTH_MAX + 1)));
+        Value::Table(_) if depth >= settings.encode_depth.min(DEPTH_MAX) => {
+            return Ok(Err(format!("Cannot serialise, excessive depth ({})", depth + 1)));
         }
-        Value::Table(table) => return write_table(text, table, depth + 1),
+        Value::Table(table) => return write_table(text, table, settings, depth + 1),
         other => return Ok(Err(format!("Cannot serialise {}: type not supported", other.type_name()))),
     }
     Ok(Ok(()))
@@ -77,18 +87,22 @@ pub(super) fn array_length(table: &Table) -> mlua::Result<(usize, usize)> {
     Ok((highest, entries))
 }
 
-fn write_table(text: &mut Vec<u8>, table: &Table, depth: usize) -> mlua::Result<Written> {
+fn write_table(text: &mut Vec<u8>, table: &Table, settings: &Settings, depth: i64) -> mlua::Result<Written> {
     let (length, entries) = array_length(table)?;
-    if length > SPARSE_SAFE && length > 2 * entries {
+    // A higher index is none in Redis.
+    let length = if i32::try_from(length).is_ok() { length } else { 0 };
+    let ratio = settings.sparse_ratio as usize;
+    let sparse = ratio > 0 && length > settings.sparse_safe as usize && length > entries.saturating_mul(ratio);
+    if sparse && !settings.sparse_convert {
         return Ok(Err("Cannot serialise table: excessively sparse array".into()));
     }
-    if length > 0 {
+    if length > 0 && !sparse {
         text.push(b'[');
         for index in 1..=length {
             if index > 1 {
                 text.push(b',');
             }
-            if let Err(problem) = write(text, &table.raw_get(index)?, depth)? {
+            if let Err(problem) = write(text, &table.raw_get(index)?, settings, depth)? {
                 return Ok(Err(problem));
             }
         }
@@ -103,12 +117,12 @@ fn write_table(text: &mut Vec<u8>, table: &Table, depth: usize) -> mlua::Result<
         }
         match &key {
             Value::String(key) => quote(text, &key.as_bytes()),
-            Value::Integer(key) => quote(text, key.to_string().as_bytes()),
-            Value::Number(key) => quote(text, decimal(*key, 14).as_bytes()),
+            Value::Integer(key) => quote(text, decimal(*key as f64, settings.precision as usize).as_bytes()),
+            Value::Number(key) => quote(text, decimal(*key, settings.precision as usize).as_bytes()),
             _ => return Ok(Err("Cannot serialise table: table key must be a number or string".into())),
         }
         text.push(b':');
-        if let Err(problem) = write(text, &value, depth)? {
+        if let Err(problem) = write(text, &value, settings, depth)? {
             return Ok(Err(problem));
         }
     }
@@ -158,7 +172,8 @@ pub(super) fn decimal(number: f64, digits: usize) -> String {
 
 enum Problem {
     Text(&'static str),
-    Deep,
+    /// So many inside of one another.
+    Deep(i64),
     Lua(mlua::Error),
 }
 
@@ -172,6 +187,7 @@ struct Reader<'t> {
     lua: &'t Lua,
     text: &'t [u8],
     at: usize,
+    settings: Settings,
 }
 
 impl Reader<'_> {
@@ -191,6 +207,7 @@ impl Reader<'_> {
             Some(b',') => "T_COMMA",
             Some(b':') => "T_COLON",
             Some(b'"') => "T_STRING",
+            Some(b'0'..=b'9' | b'-') if !self.settings.decode_invalid && self.is_invalid_number() => "invalid number",
             Some(b'0'..=b'9' | b'-') => "T_NUMBER",
             Some(_) => "invalid token",
         }
@@ -210,14 +227,13 @@ impl Reader<'_> {
         there
     }
 
-    fn value(&mut self, depth: usize) -> Result<Value, Problem> {
+    fn value(&mut self, depth: i64) -> Result<Value, Problem> {
         self.blanks();
-        if depth > DEPTH_MAX {
-            return Err(Problem::Deep);
-        }
         match self.text.get(self.at) {
+            Some(b'{' | b'[') if depth >= self.settings.decode_depth.min(DEPTH_MAX) => Err(Problem::Deep(depth + 1)),
             Some(b'{') => self.object(depth + 1),
             Some(b'[') => self.array(depth + 1),
+            Some(_) if self.is_invalid_number() => self.invalid_number(),
             Some(b'"') => self.string().map(Value::String),
             Some(b'0'..=b'9' | b'-') => self.number(),
             _ if self.take(b"true") => Ok(Value::Boolean(true)),
@@ -236,7 +252,34 @@ impl Reader<'_> {
         Ok(Value::Number(number))
     }
 
-    fn array(&mut self, depth: usize) -> Result<Value, Problem> {
+    /// Whether C would read a number here, and JSON has none like it: a plus, zeros in front, hexadecimal, `inf`, `nan`.
+    fn is_invalid_number(&self) -> bool {
+        let rest = &self.text[self.at..];
+        let digits = rest.strip_prefix(b"-").unwrap_or(rest);
+        let word = |word: &[u8]| digits.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+        let zero = matches!(digits, [b'0', b'0'..=b'9' | b'x' | b'X', ..]);
+        rest.first() == Some(&b'+') || zero || word(b"inf") || word(b"nan")
+    }
+
+    fn invalid_number(&mut self) -> Result<Value, Problem> {
+        if !self.settings.decode_invalid {
+            return Err(Problem::Text("value"));
+        }
+        let rest = &self.text[self.at..];
+        let length = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')).count();
+        let text = std::str::from_utf8(&rest[..length]).unwrap_or_default();
+        let (sign, digits) =
+            text.strip_prefix('-').map_or((1.0, text.strip_prefix('+').unwrap_or(text)), |digits| (-1.0, digits));
+        let number = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+            Some(hexadecimal) => u64::from_str_radix(hexadecimal, 16).ok().map(|number| number as f64),
+            None => digits.parse::<f64>().ok(),
+        };
+        let number = number.ok_or(Problem::Text("value"))?;
+        self.at += length;
+        Ok(Value::Number(sign * number))
+    }
+
+    fn array(&mut self, depth: i64) -> Result<Value, Problem> {
         let table = self.lua.create_table()?;
         self.at += 1;
         self.blanks();
@@ -257,7 +300,7 @@ impl Reader<'_> {
         Ok(Value::Table(table))
     }
 
-    fn object(&mut self, depth: usize) -> Result<Value, Problem> {
+    fn object(&mut self, depth: i64) -> Result<Value, Problem> {
         let table = self.lua.create_table()?;
         self.at += 1;
         self.blanks();
