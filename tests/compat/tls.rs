@@ -28,7 +28,7 @@ impl Encrypted {
     async fn start(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let root = tempfile::tempdir()?;
         let authority = Authority::new("the test's")?;
-        let files = Files::new(&root.path().join("tls"), &authority.for_loopback()?, &authority.pem())?;
+        let files = Files::of(&root.path().join("tls"), &authority)?;
         let setup = encrypted(&root.path().join("data"), &files, settings)?;
         Ok(Self { store: setup.start().await?, root, authority, files })
     }
@@ -64,9 +64,7 @@ impl Encrypted {
 
 /// A store whose settings name the files, with clients by TLS alone.
 fn encrypted(directory: &Path, files: &Files, settings: &[(&str, &str)]) -> anyhow::Result<Setup> {
-    let paths = files.settings();
-    let mut all: Vec<(&str, &str)> = paths.iter().map(|(name, path)| (*name, path.as_str())).collect();
-    all.push(("port", "0"));
+    let mut all = files.settings(&[("port", "0")]);
     all.extend_from_slice(settings);
     Setup::new(directory, &all)
 }
@@ -112,7 +110,7 @@ async fn certificates_of_clients_are_asked_for_as_the_setting_says() -> anyhow::
 async fn who_trusts_another_authority_is_not_connected() -> anyhow::Result<()> {
     let encrypted = Encrypted::start(&[("tls-auth-clients", "no")]).await?;
     let other = Authority::new("another")?;
-    let files = Files::new(&encrypted.root.path().join("other"), &other.for_loopback()?, &other.pem())?;
+    let files = Files::of(&encrypted.root.path().join("other"), &other)?;
     let error = encrypted.open(&client_tls(&files.path("ca.crt"), None)?).await.err().context("it was trusted")?;
     ensure!(format!("{error:#}").contains("UnknownIssuer"), "{error:#}");
     ensure!(is_served(&encrypted.store.address(), &encrypted.stranger()?).await);
@@ -200,10 +198,8 @@ async fn redis_cli_and_redis_py_speak_it_in_both_versions() -> anyhow::Result<()
 async fn a_cluster_redirects_clients_by_tls_to_the_port_for_tls() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
     let authority = Authority::new("the test's")?;
-    let files = Files::new(&root.path().join("tls"), &authority.for_loopback()?, &authority.pem())?;
-    let paths = files.settings();
-    let mut settings: Vec<(&str, &str)> = paths.iter().map(|(name, path)| (*name, path.as_str())).collect();
-    settings.extend([("port", "0"), ("tls-cluster", "yes"), ("tls-auth-clients", "optional")]);
+    let files = Files::of(&root.path().join("tls"), &authority)?;
+    let settings = files.settings(&[("port", "0"), ("tls-cluster", "yes"), ("tls-auth-clients", "optional")]);
     let cluster = LocalCluster::start(root.path(), 2, 2, &settings).await?;
     let tls = client_tls(&files.path("ca.crt"), None)?;
     // By hand: the redirect names the other node's port, which speaks TLS.
@@ -274,11 +270,9 @@ async fn what_is_no_handshake_is_refused_and_disturbs_nobody() -> anyhow::Result
 async fn both_ports_serve_the_same_data_and_each_its_own_kind() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
     let authority = Authority::new("the test's")?;
-    let files = Files::new(&root.path().join("tls"), &authority.for_loopback()?, &authority.pem())?;
-    let paths = files.settings();
+    let files = Files::of(&root.path().join("tls"), &authority)?;
     let tls_port = sluice_tests::store::free_port()?.to_string();
-    let mut settings: Vec<(&str, &str)> = paths.iter().map(|(name, path)| (*name, path.as_str())).collect();
-    settings.extend([("tls-port", tls_port.as_str()), ("tls-auth-clients", "no")]);
+    let settings = files.settings(&[("tls-port", tls_port.as_str()), ("tls-auth-clients", "no")]);
     let store = Setup::new(root.path().join("data"), &settings)?.start().await?;
     let tls = client_tls(&files.path("ca.crt"), None)?;
     let mut plain = Connection::open(&store.address()).await?;

@@ -18,11 +18,8 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 /// A store that has something of everything that is counted only when it is there.
 async fn busy(root: &tempfile::TempDir) -> anyhow::Result<StoreProcess> {
     let authority = Authority::new("the test's")?;
-    let files = Files::new(&root.path().join("tls"), &authority.for_loopback()?, &authority.pem())?;
-    let paths = files.settings();
-    let paths = paths.iter().map(|(name, path)| (*name, path.as_str()));
-    let settings = [("latency-tracking", "yes"), ("rocksdb.statistics", "yes"), ("tls-cluster", "yes")];
-    let settings: Vec<(&str, &str)> = settings.into_iter().chain(paths).collect();
+    let files = Files::of(&root.path().join("tls"), &authority)?;
+    let settings = files.settings(&[("latency-tracking", "yes"), ("rocksdb.statistics", "yes"), ("tls-cluster", "yes")]);
     let store = Setup::new(root.path().join("data"), &settings)?.start().await?;
     let mut client = store.client().await?;
     let () = redis::cmd("SET").arg("key").arg("value").query_async(&mut client).await?;

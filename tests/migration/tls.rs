@@ -20,13 +20,9 @@ const MUTUAL: [(&str, &str); 4] =
 
 /// Two nodes with files of their own; all slots are at the first.
 async fn mutual(root: &Path, authority: &Authority, more: &[(&str, &str)]) -> anyhow::Result<(LocalCluster, [Files; 2])> {
-    let folder = |number: usize| Files::new(&root.join(format!("tls-{number}")), &authority.for_loopback()?, &authority.pem());
+    let folder = |number: usize| Files::of(&root.join(format!("tls-{number}")), authority);
     let files = [folder(0)?, folder(1)?];
-    let paths = files.each_ref().map(Files::settings);
-    let settings = paths.each_ref().map(|paths| {
-        let paths = paths.iter().map(|(name, path)| (*name, path.as_str()));
-        paths.chain(MUTUAL).chain(more.iter().copied()).collect::<Vec<_>>()
-    });
+    let settings = files.each_ref().map(|files| [files.settings(&MUTUAL).as_slice(), more].concat());
     let settings: Vec<&[(&str, &str)]> = settings.iter().map(Vec::as_slice).collect();
     Ok((LocalCluster::start_each(None, root, 1, &settings).await?, files))
 }
@@ -118,10 +114,8 @@ async fn every_element_arrives_over_links_by_tls_that_are_cut_and_spoilt() -> an
 async fn writers_by_tls_follow_slots_that_move_by_tls() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
     let authority = Authority::new("the cluster's")?;
-    let files = Files::new(&root.path().join("tls"), &authority.for_loopback()?, &authority.pem())?;
-    let paths = files.settings();
-    let mut settings: Vec<(&str, &str)> = paths.iter().map(|(name, path)| (*name, path.as_str())).collect();
-    settings.extend([("port", "0"), ("tls-cluster", "yes"), ("tls-auth-clients", "optional")]);
+    let files = Files::of(&root.path().join("tls"), &authority)?;
+    let settings = files.settings(&[("port", "0"), ("tls-cluster", "yes"), ("tls-auth-clients", "optional")]);
     let mut cluster = LocalCluster::start(root.path(), 2, 1, &settings).await?;
     let target = Target { authorities: Some(authority.pem().into_bytes()), ..Target::new(cluster.addresses()) };
     let session = Session::start(target, Lines::numbered(LOADED), 2000).await?;

@@ -58,18 +58,27 @@ impl Authority {
 #[derive(Clone, Debug)]
 pub struct Files {
     folder: PathBuf,
+    /// What the settings that name the files are set to.
+    paths: [(&'static str, String); 3],
 }
 
 impl Files {
     /// A folder with a pair and the certificates of authorities to trust.
     pub fn new(folder: &Path, pair: &Pair, trusted: &str) -> anyhow::Result<Self> {
         fs::create_dir_all(folder)?;
-        let files = Self { folder: folder.to_owned() };
+        let path = |name: &str| folder.join(name).display().to_string();
+        let paths = [("tls-cert-file", path("tls.crt")), ("tls-key-file", path("tls.key")), ("tls-ca-cert-file", path("ca.crt"))];
+        let files = Self { folder: folder.to_owned(), paths };
         files.replace(pair, trusted)?;
         for name in ["tls.crt", "tls.key", "ca.crt"] {
             std::os::unix::fs::symlink(Path::new("..data").join(name), folder.join(name))?;
         }
         Ok(files)
+    }
+
+    /// A folder with a pair that an authority signs for this machine's loopback, trusting that authority.
+    pub fn of(folder: &Path, authority: &Authority) -> anyhow::Result<Self> {
+        Self::new(folder, &authority.for_loopback()?, &authority.pem())
     }
 
     /// Another pair and other authorities, all at one moment.
@@ -88,13 +97,9 @@ impl Files {
         self.folder.join(name).display().to_string()
     }
 
-    /// The settings that name them.
-    pub fn settings(&self) -> [(&'static str, String); 3] {
-        [
-            ("tls-cert-file", self.path("tls.crt")),
-            ("tls-key-file", self.path("tls.key")),
-            ("tls-ca-cert-file", self.path("ca.crt")),
-        ]
+    /// The settings that name them, and those.
+    pub fn settings<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        self.paths.iter().map(|(name, path)| (*name, path.as_str())).chain(more.iter().copied()).collect()
     }
 }
 
