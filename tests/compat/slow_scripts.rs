@@ -129,6 +129,11 @@ async fn a_script_that_has_written_is_ended_on_the_admin_port_alone_and_leaves_n
         until_busy(&store.address()).await?;
         let refused = other.ask(&["SCRIPT", "KILL"]).await?;
         ensure!(matches!(&refused, Answer::Error(text) if text.starts_with("UNKILLABLE ")), "{refused:?}");
+        // WATCH is served while a script runs, as in Redis, but for its keys: which it has once it has begun anew.
+        wait_for("a script that has its key", || async {
+            Ok(is_busy(&Connection::open(&store.address()).await?.ask(&["WATCH", "k"]).await?))
+        })
+        .await?;
         // Nobody waits for its keys either, whatever their command.
         for asked in ["GET k", "SET k 2", "WATCH k", "BLPOP k 0", "XREAD BLOCK 0 STREAMS k $"] {
             ensure!(is_busy(&ask(&mut other, asked).await?), "{asked}");
