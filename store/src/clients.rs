@@ -217,7 +217,7 @@ impl Clients {
         }
         let (limits, now) = (self.limits(), Instant::now());
         let mut give = |client: &Arc<Client>, push| self.give(client, push, limits, now);
-        for post in outbox.0.drain(..) {
+        for post in outbox.take() {
             match post {
                 Post::Event { .. } if !applied => {}
                 Post::Event { database, name, key } => {
@@ -229,6 +229,21 @@ impl Clients {
                 Post::ShardMessage { channel, payload } => self.channels.each_shard_receiver(&channel, &payload, &mut give),
             }
         }
+    }
+
+    /// Tells a message that came from another node; to how many.
+    pub fn tell(&self, channel: &[u8], payload: &[u8]) -> u64 {
+        if self.channels.receivers(channel) == 0 {
+            return 0;
+        }
+        // Copies: the request it came with holds others besides, and waits for nobody's client.
+        let (channel, payload) = (Bytes::copy_from_slice(channel), Bytes::copy_from_slice(payload));
+        let (limits, now, mut told) = (self.limits(), Instant::now(), 0);
+        self.channels.each_receiver(&channel, &payload, |client, push| {
+            told += 1;
+            self.give(client, push, limits, now);
+        });
+        told
     }
 
     fn give(&self, client: &Arc<Client>, push: Push, limits: PushLimits, now: Instant) {

@@ -3,6 +3,7 @@
 //! Invariant: a slot whose durable row names another owner is never served; the state in memory changes only after the row did, but
 //! for states that serve less than the row allows.
 
+mod bus;
 mod document;
 mod peers;
 mod rows;
@@ -20,6 +21,7 @@ use std::{
 use sluice_topology::{ClusterId, LeaderEpoch, NodeEntry, NodeId, Slot, SlotRanges, TopologyVersion, merge::SlotRow};
 use tokio::sync::watch;
 
+pub use bus::{BATCH_WORDS_MAX, Bus};
 pub use document::TopologyError;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use rows::fuzzing;
@@ -70,6 +72,7 @@ pub struct Cluster {
     confirmed: AtomicBool,
     changes: watch::Sender<u64>,
     peers: PeerAccess,
+    bus: Bus,
 }
 
 impl Cluster {
@@ -86,10 +89,12 @@ impl Cluster {
             changes: watch::Sender::new(0),
             engine,
             enabled,
+            bus: Bus::new(peers.clone()),
             peers,
         };
         if enabled {
             cluster.set_state(&cluster.owned(), SlotState::Parked);
+            cluster.tell_bus();
         }
         Ok(cluster)
     }
@@ -107,6 +112,11 @@ impl Cluster {
     /// What is known besides the slots.
     pub fn known(&self) -> Arc<Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What takes messages of channels to the other nodes.
+    pub fn bus(&self) -> &Bus {
+        &self.bus
     }
 
     /// Whether a document has retired this node's id.
@@ -250,6 +260,13 @@ impl Cluster {
         }
         if let Some(known) = known {
             *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
+            self.tell_bus();
         }
+    }
+
+    /// Messages go to every other node of the document; a node that is retired sends none.
+    fn tell_bus(&self) {
+        let (known, me, retired) = (self.known(), self.me(), self.retired());
+        self.bus.set_peers(known.nodes.iter().filter(|node| node.id != me && !retired));
     }
 }

@@ -323,6 +323,14 @@ fn cluster(node: &Node, sheet: &mut Sheet<'_>) -> fmt::Result {
     sheet.gauge("slots_owned", "Slots this node owns", node.cluster.owned().len() as u64)?;
     sheet.gauge("slots_fenced", "Slots this node owns and does not serve", node.cluster.fenced().len() as u64)?;
     sheet.gauge("topology_version", "Version of the last topology document", node.cluster.known().version.0)?;
+    let messages = node.cluster.bus().totals();
+    let outcomes = [("sent", messages.sent), ("lost", messages.lost), ("received", messages.received)];
+    sheet.counters(
+        "cluster_messages",
+        "Messages of channels: acknowledged by another node or lost on the way to it, each once a node, and received from others",
+        "outcome",
+        outcomes.into_iter(),
+    )?;
     let totals = node.migrations.totals();
     sheet.counter("migrated_keys", "Keys moved to other nodes", totals.keys)?;
     sheet.counter("migration_attempts", "Attempts to move a unit of slots", totals.attempts)?;

@@ -119,6 +119,7 @@ impl Node {
         let timeout = std::time::Duration::from_millis(settings.migrate_timeout_ms);
         let peers = PeerAccess { password: password.map(Arc::from), tls: tls.clone().filter(|_| settings.tls_cluster), timeout };
         let cluster = Arc::new(Cluster::open(engine.clone(), settings.cluster_enabled, peers)?);
+        cluster.bus().set_limit(settings.link_sendbuf_limit.0);
         // Weakly: the engine's threads must not keep alive what keeps the engine.
         let view = Arc::downgrade(&cluster);
         let may_write = move |slot| view.upgrade().map_or(MayWrite::No, |cluster| cluster.may_write(slot));
@@ -165,6 +166,8 @@ impl Node {
         let memory = memory.map_err(|source| EngineError::Thread { name: "memory".into(), source })?;
         let moving = migrations.clone();
         memory.register("migrations", move || moving.memory());
+        let publishing = cluster.clone();
+        memory.register("messages", move || publishing.bus().memory());
         Ok(Self {
             memory,
             live: Live::new(settings.clone()),

@@ -25,3 +25,18 @@ except Exception as error:
 assert client.cluster_countkeysinslot(client.keyslot("{tag}a")) == 2
 info = client.cluster_info(target_nodes=RedisCluster.RANDOM)
 assert info["cluster_state"] == "ok" and info["cluster_slots_assigned"] == "16384", info
+
+# Whichever node a message is published on, and whichever a subscriber is connected to.
+for channel in ("news", "weather", "sports"):
+    hearer = client.pubsub(ignore_subscribe_messages=True)
+    hearer.subscribe(channel)
+    hearer.get_message(timeout=10)
+    for node in client.get_primaries():
+        client.execute_command("PUBLISH", channel, node.name, target_nodes=node)
+    heard = set()
+    while len(heard) < 2:
+        message = hearer.get_message(timeout=30)
+        assert message, f"only {heard} reached the subscriber of {channel}"
+        heard.add(message["data"])
+    assert heard == {node.name for node in client.get_primaries()}, heard
+    hearer.close()

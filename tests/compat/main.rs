@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
 
 mod blocking;
+mod broadcast;
 mod clients;
 mod clients_by_flag;
 mod connections;

@@ -13,43 +13,81 @@ pub(super) enum Post {
     ShardMessage { channel: Bytes, payload: Bytes },
 }
 
+impl Post {
+    /// Bytes that were published.
+    fn published(&self) -> usize {
+        match self {
+            Self::Event { .. } => 0,
+            Self::Message { channel, payload } | Self::ShardMessage { channel, payload } => channel.len() + payload.len(),
+        }
+    }
+}
+
 /// See the module's text.
 #[derive(Debug, Default)]
-pub struct Outbox(pub(super) Vec<Post>);
+pub struct Outbox {
+    posts: Vec<Post>,
+    published: usize,
+}
 
 impl Outbox {
     /// An event of a key.
     pub fn event(&mut self, database: u8, name: &'static str, key: &[u8]) {
-        self.0.push(Post::Event { database, name, key: Bytes::copy_from_slice(key) });
+        self.posts.push(Post::Event { database, name, key: Bytes::copy_from_slice(key) });
     }
 
     /// An event of a key, told before what came after the first `at`.
     pub fn event_at(&mut self, at: usize, database: u8, name: &'static str, key: &[u8]) {
-        self.0.insert(at.min(self.0.len()), Post::Event { database, name, key: Bytes::copy_from_slice(key) });
+        self.posts.insert(at.min(self.posts.len()), Post::Event { database, name, key: Bytes::copy_from_slice(key) });
     }
 
     /// A message to a channel.
     pub fn message(&mut self, channel: Bytes, payload: Bytes) {
-        self.0.push(Post::Message { channel, payload });
+        self.publish(Post::Message { channel, payload });
     }
 
     /// A message to a shard channel.
     pub fn shard_message(&mut self, channel: Bytes, payload: Bytes) {
-        self.0.push(Post::ShardMessage { channel, payload });
+        self.publish(Post::ShardMessage { channel, payload });
+    }
+
+    fn publish(&mut self, post: Post) {
+        self.published += post.published();
+        self.posts.push(post);
+    }
+
+    /// Bytes that were published, of channels and messages.
+    pub fn published_bytes(&self) -> usize {
+        self.published
+    }
+
+    /// Everything there is to tell, taken out.
+    pub(super) fn take(&mut self) -> std::vec::Drain<'_, Post> {
+        self.published = 0;
+        self.posts.drain(..)
+    }
+
+    /// What was published to channels, in order: channels and payloads.
+    pub fn messages(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        self.posts.iter().filter_map(|post| match post {
+            Post::Message { channel, payload } => Some((channel, payload)),
+            Post::Event { .. } | Post::ShardMessage { .. } => None,
+        })
     }
 
     /// How much there is to tell.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.posts.len()
     }
 
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.posts.is_empty()
     }
 
     /// Forgets what came after the first `len`: the command failed.
     pub fn truncate(&mut self, len: usize) {
-        self.0.truncate(len);
+        let gone = self.posts.drain(len.min(self.posts.len())..);
+        self.published -= gone.map(|post| post.published()).sum::<usize>();
     }
 }

@@ -13,8 +13,14 @@ use super::{Cluster, PeerAccess, SlotState, rows::ownership_records};
 use crate::engine::{EngineError, SystemBatch};
 
 impl PeerAccess {
+    /// Opens a connection to a node's admin plane.
+    pub(super) async fn dial(&self, node: &NodeEntry) -> Result<AdminClient, AdminError> {
+        let timeouts = AdminTimeouts { connect: self.timeout.min(Duration::from_secs(3)), answer: self.timeout };
+        self.dial_within(node, timeouts).await
+    }
+
     /// The one place from which a node dials another. Certificates as they are in its files now.
-    async fn dial(&self, node: &NodeEntry, timeouts: AdminTimeouts) -> Result<AdminClient, AdminError> {
+    async fn dial_within(&self, node: &NodeEntry, timeouts: AdminTimeouts) -> Result<AdminClient, AdminError> {
         let tls = self.tls.as_ref().and_then(|tls| tls.link());
         AdminClient::connect(&node.host, node.admin_port, self.password.as_deref(), tls.as_ref(), timeouts).await
     }
@@ -23,8 +29,7 @@ impl PeerAccess {
 impl Cluster {
     /// Opens a connection to a node's admin plane.
     pub async fn dial(&self, node: &NodeEntry) -> Result<AdminClient, AdminError> {
-        let timeouts = AdminTimeouts { connect: self.peers.timeout.min(Duration::from_secs(3)), answer: self.peers.timeout };
-        self.peers.dial(node, timeouts).await
+        self.peers.dial(node).await
     }
 
     /// The node of that id, by the last document.
@@ -38,7 +43,7 @@ impl Cluster {
         let mut asking = JoinSet::new();
         for node in self.known().nodes.iter().filter(|node| node.id != self.me()) {
             let (node, peers, timeouts) = (node.clone(), self.peers.clone(), AdminTimeouts { connect: limit, answer: limit });
-            asking.spawn(async move { peers.dial(&node, timeouts).await?.status().await });
+            asking.spawn(async move { peers.dial_within(&node, timeouts).await?.status().await });
         }
         let answers = async {
             let mut answers = Vec::new();

@@ -36,8 +36,7 @@ pub(super) fn cluster(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         }
         (b"info", []) => cx.reply.verbatim(&info(cx.node)),
         (b"replicas" | b"slaves", [id]) => replicas(cx, id)?,
-        // Nodes have no links to each other: there is no gossip.
-        (b"links", []) => cx.reply.array(0),
+        (b"links", []) => links(cx.node, cx.reply),
         (b"myid", []) => cx.reply.bulk(cx.node.cluster.me().to_string().as_bytes()),
         (b"countkeysinslot", [number]) => {
             let usage = cx.node.engine.slot_usage(slot(number)?, cx.now_ms)?;
@@ -47,6 +46,25 @@ pub(super) fn cluster(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
         _ => return Err(CommandError::subcommand("CLUSTER", &request[1])),
     }
     Ok(())
+}
+
+/// Those that messages of channels go by; there is no gossip, and links of migrations come and go with them.
+fn links(node: &Node, reply: &mut ReplyWriter<'_>) {
+    let links = node.cluster.bus().up();
+    reply.array(links.len());
+    for link in links {
+        reply.map(6);
+        for (name, word) in [("direction", "to"), ("node", &link.node.to_string()), ("events", "w")] {
+            reply.bulk(name.as_bytes());
+            reply.bulk(word.as_bytes());
+        }
+        for (name, number) in
+            [("create-time", link.since_ms), ("send-buffer-allocated", link.waiting), ("send-buffer-used", link.waiting)]
+        {
+            reply.bulk(name.as_bytes());
+            reply.unsigned(number);
+        }
+    }
 }
 
 fn slot(number: &[u8]) -> Result<Slot, CommandError> {
@@ -149,14 +167,19 @@ fn info(node: &Node) -> String {
     let assigned: usize = entries.iter().map(|entry| entry.slots.len()).sum();
     let epoch = entries.iter().map(|entry| entry.epoch.0).max().unwrap_or(0);
     let state = if assigned == usize::from(SLOT_COUNT) && node.ready() { "ok" } else { "fail" };
-    let known = node.cluster.known();
+    let (known, messages) = (node.cluster.known(), node.cluster.bus().totals());
     let size = known.nodes.iter().filter(|node| entries.iter().any(|entry| entry.owner == node.id)).count();
     let mut text = format!(
         "cluster_state:{state}\r\ncluster_slots_assigned:{assigned}\r\ncluster_slots_ok:{assigned}\r\ncluster_slots_pfail:0\r\n\
          cluster_slots_fail:0\r\ncluster_known_nodes:{}\r\ncluster_size:{size}\r\ncluster_current_epoch:{epoch}\r\n\
-         cluster_my_epoch:{epoch}\r\ncluster_topology_version:{}\r\n",
+         cluster_my_epoch:{epoch}\r\ncluster_topology_version:{}\r\ncluster_stats_messages_publish_sent:{}\r\n\
+         cluster_stats_messages_sent:{}\r\ncluster_stats_messages_publish_received:{}\r\ncluster_stats_messages_received:{}\r\n",
         known.nodes.len(),
         known.version,
+        messages.sent,
+        messages.sent,
+        messages.received,
+        messages.received,
     );
     if let Some(job) = node.migrations.jobs().first() {
         let state = match job.state {

@@ -17,6 +17,9 @@ use crate::{
     types::parse_integer,
 };
 
+/// Clients that are told a message before others of the admin plane have a turn.
+const TOLD_AT_ONCE: u64 = 1024;
+
 /// Begins a subcommand. Its arguments are read before anything changes.
 pub(super) fn clusterx(node: &Arc<Node>, request: &Request) -> Result<Later, CommandError> {
     let node = node.clone();
@@ -58,6 +61,7 @@ pub(super) fn clusterx(node: &Arc<Node>, request: &Request) -> Result<Later, Com
         (b"limit", words) => limit(node, words),
         (b"migrations", []) => Ok(Box::pin(async move { Ok(migrations(&node)) })),
         (b"slotstats", [slots]) => slot_stats(node, word(slots)?),
+        (b"publish", [_, _, ..]) => publish(node, rest),
         (b"outcome", [source, attempt]) => outcome(node, word(source)?, word(attempt)?),
         (b"import", [verb, arguments @ ..]) => import(node, verb, arguments),
         _ => Err(CommandError::subcommand("CLUSTERX", &request[1])),
@@ -310,6 +314,26 @@ fn slot_stats(node: Arc<Node>, slots: SlotRanges) -> Result<Later, CommandError>
         })
         .await?;
         json(&stats)
+    }))
+}
+
+/// Messages that clients of another node published: channels and payloads in turn. They are told here and go no further.
+fn publish(node: Arc<Node>, words: &[Bytes]) -> Result<Later, CommandError> {
+    if !words.len().is_multiple_of(2) {
+        return Err(CommandError::syntax());
+    }
+    let words = words.to_vec();
+    Ok(Box::pin(async move {
+        node.cluster.bus().count_received(words.len() as u64 / 2);
+        let (mut told, mut rested) = (0, 0);
+        for message in words.chunks_exact(2) {
+            told += node.clients.tell(&message[0], &message[1]);
+            if told - rested >= TOLD_AT_ONCE {
+                rested = told;
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(unsigned(told))
     }))
 }
 

@@ -92,6 +92,7 @@ fn apply(node: &Node, next: &Settings) -> Result<(), String> {
         next.latency_tracking,
     );
     node.clients.set_limits(next.client_output_buffer_limit.pubsub);
+    node.cluster.bus().set_limit(next.link_sendbuf_limit.0);
     node.sweep.set_pace(next.sweep_pace());
     node.engine.set_disk_free_min(next.disk_free_min.0);
     node.engine.set_checkpoints_kept(next.checkpoints_kept as usize);

@@ -160,7 +160,13 @@ fn stats(node: &Node) -> String {
 }
 
 fn cluster(node: &Node) -> String {
-    lines(&[("cluster_enabled", u8::from(node.cluster.enabled()).to_string())])
+    let messages = node.cluster.bus().totals();
+    lines(&[
+        ("cluster_enabled", u8::from(node.cluster.enabled()).to_string()),
+        ("cluster_messages_sent", messages.sent.to_string()),
+        ("cluster_messages_lost", messages.lost.to_string()),
+        ("cluster_messages_received", messages.received.to_string()),
+    ])
 }
 
 /// The number of keys is RocksDB's estimate, as counting them would cost a scan: DBSIZE counts. What expires is not known without one.

@@ -105,8 +105,9 @@ pub(super) fn forget_all(cx: &mut Context<'_, '_>) {
 }
 
 pub(super) fn publish(cx: &mut Context<'_, '_>, request: &Request) -> Outcome {
+    // Of this node's alone, as in Redis: who is subscribed elsewhere is not known here.
     let receivers = cx.node.clients.channels.receivers(&request[1]);
-    if receivers > 0 {
+    if receivers > 0 || cx.node.cluster.bus().has_peers() {
         cx.outbox.borrow_mut().message(request[1].clone(), request[2].clone());
     }
     cx.reply.unsigned(receivers as u64);

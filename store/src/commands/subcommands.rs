@@ -54,7 +54,7 @@ subcommands! {
         "help" 2 "" "Prints this help.";
         "info" 2 "" "The state of the cluster.";
         "keyslot" 3 "key" "The slot of a key.";
-        "links" 2 "" "Links between nodes: there are none, nodes do not gossip.";
+        "links" 2 "" "Links by which messages of channels go to other nodes; nodes do not gossip.";
         "myid" 2 "" "The id of this node.";
         "nodes" 2 "" "The nodes, in the form of Redis' file.";
         "replicas" 3 "node-id" "The replicas of a node: none.";

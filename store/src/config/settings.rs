@@ -104,6 +104,7 @@ settings! {
     databases: u32 = 16, "databases", "Databases that SELECT chooses from, 1 to 256; in cluster mode there is number 0 alone.";
     cluster_enabled: bool = false, "cluster-enabled", "Be a node of a cluster.";
     cluster_peer_timeout_ms: u64 = 3000, "cluster-peer-timeout-ms", "Milliseconds a starting node waits for its peers' word on its slots.";
+    #[live] link_sendbuf_limit: Bytes = Bytes(32 << 20), "cluster-link-sendbuf-limit", "Bytes of messages of channels (PUBLISH) that may wait for another node; past them the oldest are lost.";
     wal: bool = true, "wal", "Write-ahead log: yes, or no (then what is not flushed is lost by a crash). Changed at a restart.";
     #[live] sync: SyncPolicy = SyncPolicy::EverySecond, "sync", "When the write-ahead log is made durable: always, everysec or no.";
     #[live] flush_wait: bool = true, "flush-wait", "FLUSHMEMTABLE without ASYNC waits for its round.";
@@ -163,7 +164,7 @@ settings! {
     #[live] busy_reply_threshold: u64 = 5000, "busy-reply-threshold", "Milliseconds of a script after which other clients wait for it no longer, but are answered BUSY until it ends (also called lua-time-limit); 0: they wait.";
     #[live] script_time_limit: u64 = 60_000, "script-time-limit", "Milliseconds after which a script is ended; it has then changed nothing.";
     script_memory_limit: Bytes = Bytes(64 << 20), "script-memory-limit", "Bytes of memory that scripts may use in each thread that serves clients.";
-    script_write_limit: Bytes = Bytes(64 << 20), "script-write-limit", "Bytes that one script may write.";
+    script_write_limit: Bytes = Bytes(64 << 20), "script-write-limit", "Bytes that one script may write, and publish.";
     #[live] park_timeout_ms: u64 = 15_000, "park-timeout-ms", "Milliseconds a command waits for a slot that is being switched, before TRYAGAIN.";
     migrate_unit_slots: u32 = 256, "migrate-unit-slots", "Most slots switched together.";
     migrate_unit_size: Bytes = Bytes(256 << 20), "migrate-unit-size", "Most bytes switched together, as compressed in files; a slot that holds more is switched alone.";
@@ -176,7 +177,7 @@ settings! {
     migrate_changes_size: Bytes = Bytes(64 << 20), "migrate-changes-size", "Bytes of keys that change while a unit is copied, remembered until they are sent; writers are slowed down as it fills.";
     migrate_resume_timeout_ms: u64 = 15_000, "migrate-resume-timeout-ms", "Milliseconds for a broken link of a migration to come back before its unit is begun anew.";
     migrate_clock_skew_max_ms: u64 = 60_000, "migrate-clock-skew-max-ms", "Milliseconds that the clocks of source and target may be apart.";
-    migrate_timeout_ms: u64 = 10_000, "migrate-timeout-ms", "Milliseconds for one answer of a migration's peer.";
+    migrate_timeout_ms: u64 = 10_000, "migrate-timeout-ms", "Milliseconds for one answer of another node: of a migration's peer, and to messages of channels.";
     migrate_switch_timeout_ms: u64 = 8000, "migrate-switch-timeout-ms", "Milliseconds writes of a unit may wait before its switch is undone and tried again.";
     migrate_attempts_max: u32 = 30, "migrate-attempts-max", "Attempts of a unit before its job fails.";
     migrate_backoff_ms_max: u64 = 5000, "migrate-backoff-ms-max", "Longest pause between attempts, in milliseconds.";
@@ -263,6 +264,7 @@ impl Settings {
         let positive = [
             ("maxclients", u64::from(self.maxclients)),
             ("expire-sweep-bytes-per-second", self.expire_sweep_bytes.0),
+            ("cluster-link-sendbuf-limit", self.link_sendbuf_limit.0),
             ("key-size-max", self.key_size_max.0),
             ("proto-max-bulk-len", self.proto_max_bulk_len.0),
             ("request-args-max", u64::from(self.request_args_max)),

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     blocked::TurnEnd,
     clients,
+    cluster::BATCH_WORDS_MAX,
     commands::{
         Context, Later, Plane, Serving, Session, Step, check_length, claim, note_later_time, prefetch, pushes, run, serve,
     },
@@ -72,10 +73,10 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(stream: Stream, peer: SocketAddr, node: Arc<Node>, turns: Arc<Turns>, plane: Plane) -> Self {
         let settings = &node.settings;
-        // A migration's batch may hold one value of the largest size, and its frame around it.
-        let frame = if plane == Plane::Admin { 2 << 20 } else { 0 };
+        // A migration's batch may hold one value of the largest size, and its frame around it; one of messages has its own number of words.
+        let (frame, words) = if plane == Plane::Admin { (2 << 20, BATCH_WORDS_MAX) } else { (0, 0) };
         let limits = RequestLimits {
-            args_max: settings.request_args_max as usize,
+            args_max: (settings.request_args_max as usize).max(words),
             bulk_len_max: settings.proto_max_bulk_len.0 as usize + frame,
             request_len_max: (settings.client_query_buffer_limit.0 as usize)
                 .max(settings.proto_max_bulk_len.0 as usize + 2 * frame),

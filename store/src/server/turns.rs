@@ -89,7 +89,10 @@ impl Turns {
         turn.wanted = false;
         let outcome = turn.writer.borrow_mut().commit();
         let engine = &self.node.engine;
-        self.node.clients.deliver(&mut turn.outbox.borrow_mut(), outcome.is_ok());
+        let mut outbox = turn.outbox.borrow_mut();
+        self.node.cluster.bus().publish(outbox.messages());
+        self.node.clients.deliver(&mut outbox, outcome.is_ok());
+        drop(outbox);
         let always = engine.options().wal && engine.sync_policy() == SyncPolicy::Always;
         match outcome {
             Ok(Some(Written { sequence })) if always && !(self.sole && engine.sync_here(sequence)) => {

@@ -89,7 +89,9 @@ impl<'c, 'n, 'r> Caller<'c, 'n, 'r> {
             _ => execute_queued(&mut nested, spec, &request),
         }
         cx.session.executing = waits;
-        if cx.writer.borrow().gathered_bytes() as u64 > cx.node.settings.script_write_limit.0 {
+        // What it publishes is held until its turn ends, as what it writes is.
+        let gathered = cx.writer.borrow().gathered_bytes() + cx.outbox.borrow().published_bytes();
+        if gathered as u64 > cx.node.settings.script_write_limit.0 {
             control.end(Ended::Large);
             return refuse("ERR the script has written too much");
         }

@@ -11,7 +11,7 @@ commands! {
     "punsubscribe" -1 SUBSCRIBE NO_KEYS "2.0.0" "O(N) of the patterns" Now(pubsub::punsubscribe) "Hears patterns no more; without names: any.";
     "ssubscribe"  -2 CHANNELS ALL "7.0.0" "O(N) of the channels" Now(pubsub::ssubscribe) "Hears the messages of shard channels: those of one slot.";
     "sunsubscribe" -1 CHANNELS ALL "7.0.0" "O(N) of the channels" Now(pubsub::sunsubscribe) "Hears shard channels no more; without names: any.";
-    "publish"      3 PUBLISH NO_KEYS "2.0.0" "O(N+M) of the subscribers and all patterns" Now(pubsub::publish) "Sends a message to a channel of this node; says how many hear it.";
+    "publish"      3 PUBLISH NO_KEYS "2.0.0" "O(N+M) of the subscribers and all patterns" Now(pubsub::publish) "Sends a message to a channel, on every node of a cluster; says how many clients of this one hear it.";
     "spublish"     3 CHANNEL ONE "7.0.0" "O(N) of the subscribers" Now(pubsub::spublish) "Sends a message to a shard channel; says how many hear it.";
     "pubsub"      -2 SUBCOMMANDS NO_KEYS "2.8.0" "O(N) of the channels" Now(pubsub::pubsub) "CHANNELS, NUMSUB, NUMPAT, SHARDCHANNELS, SHARDNUMSUB.";
 }

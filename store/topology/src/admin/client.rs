@@ -221,6 +221,16 @@ impl AdminClient {
         }
     }
 
+    /// Waits for the end of a connection of which no answer is due; `words` name what it was for. May be given up and called again.
+    pub async fn ended(&mut self, words: &[&[u8]]) -> AdminError {
+        let why = match self.stream.read_buf(&mut self.buffer).await {
+            Ok(0) => "it closed the connection".into(),
+            Ok(_) => "it said what was not asked for".into(),
+            Err(error) => explain(&error),
+        };
+        self.no_answer(words, why)
+    }
+
     async fn write(&mut self, words: &[&[u8]]) -> std::io::Result<()> {
         let mut request = BytesMut::new();
         request.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
