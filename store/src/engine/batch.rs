@@ -148,12 +148,12 @@ impl Batch {
     }
 
     /// Every gathered write, in order.
-    pub(crate) fn writes(&self) -> impl Iterator<Item = Write<'_>> {
+    pub(crate) fn writes(&self) -> impl Iterator<Item = Write<'_>> + Clone {
         self.writes_since(0)
     }
 
     /// Those after the first `len`.
-    pub(crate) fn writes_since(&self, len: usize) -> impl Iterator<Item = Write<'_>> {
+    pub(crate) fn writes_since(&self, len: usize) -> impl Iterator<Item = Write<'_>> + Clone {
         self.entries.iter().skip(len).map(|entry| Write {
             family: entry.family,
             hash: entry.hash,
@@ -179,7 +179,7 @@ impl Batch {
     }
 
     /// Of each key the last write; the batch is settled.
-    pub(crate) fn last_writes(&self) -> impl Iterator<Item = Write<'_>> {
+    pub(crate) fn last_writes(&self) -> impl Iterator<Item = Write<'_>> + Clone {
         self.writes().zip(&self.entries).filter(|(_, entry)| !entry.superseded).map(|(write, _)| write)
     }
 

@@ -6,7 +6,7 @@ use super::{
     database::Engine,
     families::Family,
     layout::{PREFIX_LEN, prefix, subkey_prefix},
-    record_cache::Cached,
+    record_cache::{Cached, NEAR},
 };
 use std::ops::Deref;
 
@@ -94,15 +94,13 @@ impl Engine {
         let parts: [&[u8]; 2] = [&prefix, key];
         let hash = hash(Family::Meta, &parts);
         let ticket = match self.records().get(hash, &parts) {
-            Ok(cached) => return Ok(Some(Stored(Bytes::Cached(cached)))),
+            Ok(cached) => return Ok(cached.exists().then(|| Stored(Bytes::Cached(cached)))),
             Err(ticket) => ticket,
         };
         let found = with_key(&parts, |stored| {
             self.database().db().get_pinned_cf_opt(self.database().family(Family::Meta), stored, self.read_options())
         })?;
-        if let Some(slice) = &found {
-            self.records().fill(hash, &parts, slice, ticket);
-        }
+        self.records().fill(hash, &parts, found.as_deref(), ticket);
         Ok(found.map(|slice| Stored(Bytes::Pinned(slice))))
     }
 
@@ -118,13 +116,11 @@ impl Engine {
         }
         let hash = hash(family, &parts);
         let ticket = match self.records().get(hash, &parts) {
-            Ok(cached) => return Ok(Some(StoredValue(Bytes::Cached(cached)))),
+            Ok(cached) => return Ok(cached.exists().then(|| StoredValue(Bytes::Cached(cached)))),
             Err(ticket) => ticket,
         };
         let found = with_key(&parts, read)?;
-        if let Some(slice) = &found {
-            self.records().fill(hash, &parts, slice, ticket);
-        }
+        self.records().fill(hash, &parts, found.as_deref(), ticket);
         Ok(found.map(|slice| StoredValue(Bytes::Pinned(slice))))
     }
 
@@ -149,20 +145,27 @@ impl Engine {
     ) -> Vec<Result<Option<Stored<'_>>, EngineError>> {
         let (mut found, mut wanted) = (Vec::with_capacity(64), Vec::with_capacity(64));
         let mut bytes = Vec::with_capacity(1024);
-        for (home, key, together) in keys {
-            let prefix = prefix(home.slot, self.live(home));
-            let parts: [&[u8]; 2] = [&prefix, key];
-            let hash = hash(Family::Meta, &parts);
+        let keys: Vec<([u8; PREFIX_LEN], &[u8], bool, u64)> = keys
+            .map(|(home, key, together)| {
+                let prefix = prefix(home.slot, self.live(home));
+                (prefix, key, together, hash(Family::Meta, &[&prefix, key]))
+            })
+            .collect();
+        for (at, (prefix, key, together, hash)) in keys.iter().enumerate() {
+            if at % NEAR == 0 {
+                self.records().approach(keys[at..].iter().take(NEAR).map(|(.., hash)| *hash));
+            }
+            let (parts, together, hash): ([&[u8]; 2], _, _) = ([prefix, key], *together, *hash);
             let ticket = match self.records().get(hash, &parts) {
                 Ok(cached) if !together => {
-                    found.push(Ok(Some(Stored(Bytes::Cached(cached)))));
+                    found.push(Ok(cached.exists().then(|| Stored(Bytes::Cached(cached)))));
                     continue;
                 }
                 Ok(_) => None,
                 Err(ticket) => Some(ticket),
             };
             let start = bytes.len();
-            bytes.extend_from_slice(&prefix);
+            bytes.extend_from_slice(prefix);
             bytes.extend_from_slice(key);
             wanted.push((found.len(), start..bytes.len(), hash, ticket));
             found.push(Ok(None));
@@ -174,8 +177,8 @@ impl Engine {
         let meta = self.database().family(Family::Meta);
         let read = self.database().db().batched_multi_get_cf_opt(meta, stored, false, self.read_options());
         for ((at, range, hash, ticket), one) in wanted.into_iter().zip(read) {
-            if let (Ok(Some(slice)), Some(ticket)) = (&one, ticket) {
-                self.records().fill(hash, &[&bytes[range]], slice, ticket);
+            if let (Ok(found), Some(ticket)) = (&one, ticket) {
+                self.records().fill(hash, &[&bytes[range]], found.as_deref(), ticket);
             }
             found[at] = one.map(|found| found.map(|slice| Stored(Bytes::Pinned(slice)))).map_err(EngineError::from);
         }

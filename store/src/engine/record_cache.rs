@@ -4,12 +4,21 @@
 //! RocksDB's caches stand behind its memtables, and a look into those costs more than everything else of a read together; what is written
 //! often is there. This one is asked first. It is never stale: a writer tells it of every record after its batch is applied and
 //! before it is acknowledged, and a reader's fill counts only if no record of its shard was written since the reader began.
+//!
+//! That there is no record is kept too. Who looks before it writes, as HSET and INCR do, looks again before the next write: so what it wrote
+//! is in the cache from then on, and what is written unseen, as SET and LPUSH do, takes no room in it.
+//!
+//! What a look costs is waiting for memory: for a set of places, then for the entry. So whoever is going to look for many says so, and
+//! they come near while it looks for the first.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
+use super::raw;
+
+/// A writer or a reader that fills in meets few others in one.
 const SHARDS: usize = 64;
 /// Places a record may be at.
 const WAYS: usize = 8;
@@ -19,49 +28,142 @@ const ENTRY_COST: usize = 64;
 const ENTRY_TYPICAL: usize = 192;
 /// Longest stored key and record together that are kept: longer ones cost more to copy than to find.
 const ENTRY_LEN_MAX: usize = 8 << 10;
+/// How many are to be brought near at once: more would drive each other out.
+pub(crate) const NEAR: usize = 32;
 
-/// A record that was found.
+/// What was found of a record: a length, the key, the record.
 #[derive(Clone)]
-pub(crate) struct Cached {
-    bytes: Arc<[u8]>,
-    key_len: usize,
-}
+pub(crate) struct Cached(Arc<[u8]>);
 
 impl Cached {
-    pub(crate) fn record(&self) -> &[u8] {
-        &self.bytes[self.key_len..]
+    const HEAD: usize = 2;
+    /// In the length of the key: there is a record.
+    const EXISTS: u16 = 1 << 15;
+
+    fn new(key: &[&[u8]], record: Option<&[u8]>) -> Self {
+        // At most `ENTRY_LEN_MAX`.
+        let key_len = key.iter().map(|part| part.len()).sum::<usize>() as u16;
+        let head = (key_len | if record.is_some() { Self::EXISTS } else { 0 }).to_le_bytes();
+        Self([&head[..]].into_iter().chain(key.iter().copied()).chain(record).flatten().copied().collect())
     }
+
+    fn head(&self) -> u16 {
+        u16::from_le_bytes([self.0[0], self.0[1]])
+    }
+
+    fn key(&self) -> &[u8] {
+        &self.0[Self::HEAD..][..usize::from(self.head() & !Self::EXISTS)]
+    }
+
+    /// Whether there is one.
+    pub(crate) fn exists(&self) -> bool {
+        self.head() & Self::EXISTS > 0
+    }
+
+    /// The record; empty when there is none.
+    pub(crate) fn record(&self) -> &[u8] {
+        &self.0[Self::HEAD + self.key().len()..]
+    }
+
+    fn is_of(&self, key: &[&[u8]]) -> bool {
+        let mut rest = self.key();
+        let stripped = key.iter().all(|part| {
+            rest.strip_prefix(*part).is_some_and(|behind| {
+                rest = behind;
+                true
+            })
+        });
+        stripped && rest.is_empty()
+    }
+
+    fn cost(&self) -> usize {
+        cost(self.0.len() - Self::HEAD)
+    }
+
+    /// Puts a record in the place of one of the same length that nobody reads.
+    fn replace(&mut self, record: &[u8]) -> bool {
+        let start = Self::HEAD + self.key().len();
+        let head = self.head() | Self::EXISTS;
+        let Some(bytes) = Arc::get_mut(&mut self.0).filter(|bytes| bytes.len() == start + record.len()) else { return false };
+        bytes[..Self::HEAD].copy_from_slice(&head.to_le_bytes());
+        bytes[start..].copy_from_slice(record);
+        true
+    }
+}
+
+fn cost(length: usize) -> usize {
+    length + ENTRY_COST
 }
 
 /// What a reader that found nothing shows when it fills.
 #[derive(Clone, Copy)]
 pub(crate) struct Ticket(u64);
 
+/// The places of one set: three lines of the processor's cache with its lock, of which a look needs two.
 #[derive(Default)]
-struct Place {
-    entry: Option<Cached>,
-    used: bool,
-}
+#[repr(align(64))]
+struct Set(Mutex<Places>);
 
+#[derive(Default)]
+#[repr(C)]
 struct Places {
-    hashes: Vec<u64>,
-    all: Vec<Place>,
-    bytes: usize,
-    hand: usize,
+    /// Parts of the hashes.
+    tags: [u32; WAYS],
+    entries: [Option<Cached>; WAYS],
+    /// A bit a place: it was looked at since the last round.
+    used: u8,
 }
 
+impl Places {
+    fn find(&self, tag: u32, key: &[&[u8]]) -> Option<usize> {
+        let same = |at: &usize| self.tags[*at] == tag && self.entries[*at].as_ref().is_some_and(|cached| cached.is_of(key));
+        (0..WAYS).find(same)
+    }
+}
+
+#[repr(align(64))]
 struct Shard {
     /// Raised by every write.
     writes: AtomicU64,
     /// Records in it, and fills under way: a writer that reads 0 has nothing to replace.
     held: AtomicUsize,
-    places: Mutex<Places>,
+    bytes: AtomicUsize,
+    /// The set at which the next round goes on.
+    hand: AtomicUsize,
+    sets: Box<[Set]>,
+}
+
+impl Shard {
+    fn keep(&self, places: &mut Places, at: usize, tag: u32, cached: Cached) {
+        self.bytes.fetch_add(cached.cost(), Ordering::Relaxed);
+        places.tags[at] = tag;
+        places.entries[at] = Some(cached);
+    }
+
+    fn take_out(&self, places: &mut Places, at: usize) {
+        if let Some(cached) = places.entries[at].take() {
+            self.bytes.fetch_sub(cached.cost(), Ordering::Relaxed);
+            self.held.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Takes records out, those not used since the last round first, until at most that many bytes are left.
+    fn shrink(&self, bytes_max: usize) {
+        while self.bytes.load(Ordering::Relaxed) > bytes_max && !self.sets.is_empty() {
+            let mut places = lock(&self.sets[self.hand.fetch_add(1, Ordering::Relaxed) % self.sets.len()]);
+            for at in 0..WAYS {
+                if places.used & 1 << at == 0 && self.bytes.load(Ordering::Relaxed) > bytes_max {
+                    self.take_out(&mut places, at);
+                }
+            }
+            places.used = 0;
+        }
+    }
 }
 
 /// See the module's text.
 pub(crate) struct RecordCache {
     shards: Box<[Shard]>,
-    sets: usize,
     shard_bytes_max: AtomicUsize,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -74,7 +176,7 @@ pub struct RecordCacheUse {
     pub capacity: u64,
     /// Bytes it holds.
     pub used: u64,
-    /// Reads that found their record in it.
+    /// Reads that found in it their record, or that there is none.
     pub hits: u64,
     /// Reads that did not.
     pub misses: u64,
@@ -85,37 +187,36 @@ impl RecordCache {
     pub(crate) fn new(bytes_max: usize) -> Self {
         let shard_bytes_max = bytes_max / SHARDS;
         let sets = if bytes_max == 0 { 0 } else { (shard_bytes_max / (WAYS * ENTRY_TYPICAL)).max(1) };
-        let shards = (0..SHARDS)
-            .map(|_| Shard {
-                writes: AtomicU64::new(0),
-                held: AtomicUsize::new(0),
-                places: Mutex::new(Places {
-                    hashes: vec![0; sets * WAYS],
-                    all: (0..sets * WAYS).map(|_| Place::default()).collect(),
-                    bytes: 0,
-                    hand: 0,
-                }),
-            })
-            .collect();
-        Self {
-            shards,
-            sets,
-            shard_bytes_max: AtomicUsize::new(shard_bytes_max),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
-        }
+        let shard = || Shard {
+            writes: AtomicU64::new(0),
+            held: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            hand: AtomicUsize::new(0),
+            sets: (0..sets).map(|_| Set::default()).collect(),
+        };
+        let shards = (0..SHARDS).map(|_| shard()).collect();
+        Self { shards, shard_bytes_max: AtomicUsize::new(shard_bytes_max), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    /// The record of a stored key, given as parts, or what to show when filling it in.
+    /// Brings near what looks for records of these hashes will need.
+    pub(crate) fn approach(&self, hashes: impl Iterator<Item = u64> + Clone) {
+        let places = || hashes.clone().filter_map(|hash| self.place(hash));
+        places().for_each(|(_, set, _)| raw::prefetch(set));
+        places().for_each(|(_, set, tag)| {
+            let places = lock(set);
+            let entries = places.tags.iter().zip(&places.entries).filter(|(other, _)| **other == tag);
+            entries.filter_map(|(_, cached)| cached.as_ref()).for_each(|cached| raw::prefetch(&*cached.0));
+        });
+    }
+
+    /// What is known of the record of a stored key, given as parts; or what to show when filling it in.
     pub(crate) fn get(&self, hash: u64, key: &[&[u8]]) -> Result<Cached, Ticket> {
-        let shard = self.shard(hash);
-        let ticket = Ticket(shard.writes.load(Ordering::SeqCst));
-        if shard.held.load(Ordering::SeqCst) > 0 {
-            let mut places = lock(&shard.places);
-            if let Some(at) = self.find(&places, hash, key) {
-                let place = &mut places.all[at];
-                place.used = true;
-                if let Some(cached) = place.entry.clone() {
+        let ticket = Ticket(self.shard(hash).writes.load(Ordering::SeqCst));
+        if let Some((_, set, tag)) = self.place(hash) {
+            let mut places = lock(set);
+            if let Some(at) = places.find(tag, key) {
+                places.used |= 1 << at;
+                if let Some(cached) = places.entries[at].clone() {
                     drop(places);
                     self.hits.fetch_add(1, Ordering::Relaxed);
                     return Ok(cached);
@@ -126,65 +227,57 @@ impl RecordCache {
         Err(ticket)
     }
 
-    /// Keeps a record that was read from the database after the ticket was given.
-    pub(crate) fn fill(&self, hash: u64, key: &[&[u8]], record: &[u8], ticket: Ticket) {
-        let key_len: usize = key.iter().map(|part| part.len()).sum();
-        let length = key_len + record.len();
-        if self.sets == 0 || length > ENTRY_LEN_MAX || length + ENTRY_COST > self.shard_bytes_max() {
+    /// Keeps a record that was read from the database after the ticket was given, or that there was none.
+    pub(crate) fn fill(&self, hash: u64, key: &[&[u8]], record: Option<&[u8]>, ticket: Ticket) {
+        let length = key.iter().copied().chain(record).map(<[u8]>::len).sum::<usize>();
+        let (shard, most) = (self.shard(hash), self.shard_bytes_max());
+        if shard.sets.is_empty() || length > ENTRY_LEN_MAX || cost(length) > most {
             return;
         }
-        let shard = self.shard(hash);
         // Counted before the look at `writes`: either a writer sees that there is something to replace, or this sees its write.
         shard.held.fetch_add(1, Ordering::SeqCst);
-        let mut places = lock(&shard.places);
-        if shard.writes.load(Ordering::SeqCst) != ticket.0 || self.find(&places, hash, key).is_some() {
+        shard.shrink(most.saturating_sub(cost(length)));
+        let (set, tag) = Self::set(shard, hash);
+        let mut places = lock(set);
+        if shard.writes.load(Ordering::SeqCst) != ticket.0 || places.find(tag, key).is_some() {
             shard.held.fetch_sub(1, Ordering::SeqCst);
             return;
         }
-        let bytes: Arc<[u8]> = key.iter().copied().chain([record]).flatten().copied().collect();
-        let at = self.room(shard, &mut places, hash, length + ENTRY_COST);
-        places.hashes[at] = hash;
-        places.all[at] = Place { entry: Some(Cached { bytes, key_len }), used: false };
-        places.bytes += length + ENTRY_COST;
+        let at = (0..WAYS).find(|at| places.entries[*at].is_none()).unwrap_or_else(|| {
+            let unused = (0..WAYS).find(|at| places.used & 1 << at == 0).unwrap_or((hash >> 60) as usize % WAYS);
+            places.used = 0;
+            shard.take_out(&mut places, unused);
+            unused
+        });
+        shard.keep(&mut places, at, tag, Cached::new(key, record));
     }
 
     /// A record was written (`None`: deleted), and is in the database by now.
     pub(crate) fn written(&self, hash: u64, key: &[u8], record: Option<&[u8]>) {
-        let shard = self.shard(hash);
-        shard.writes.fetch_add(1, Ordering::SeqCst);
-        if shard.held.load(Ordering::SeqCst) == 0 {
+        self.shard(hash).writes.fetch_add(1, Ordering::SeqCst);
+        let Some((shard, set, tag)) = self.place(hash) else { return };
+        let mut places = lock(set);
+        let Some(at) = places.find(tag, &[key]) else { return };
+        let replaced = |cached: &mut Cached| record.is_some_and(|record| cached.replace(record));
+        places.used |= 1 << at;
+        if places.entries[at].as_mut().is_some_and(replaced) {
             return;
         }
-        let mut places = lock(&shard.places);
-        let Some(at) = self.find(&places, hash, &[key]) else { return };
-        // In its place, where it has the length that it had and nobody reads it.
-        if let (Some(record), Some(cached)) = (record, &mut places.all[at].entry)
-            && cached.bytes.len() == key.len() + record.len()
-            && let Some(bytes) = Arc::get_mut(&mut cached.bytes)
-        {
-            bytes[key.len()..].copy_from_slice(record);
-            places.all[at].used = true;
-            return;
-        }
-        take_out(shard, &mut places, at);
+        shard.take_out(&mut places, at);
         // What is read often and written often stays, as it is now.
         if let Some(record) = record.filter(|record| key.len() + record.len() <= ENTRY_LEN_MAX) {
-            let bytes: Arc<[u8]> = [key, record].into_iter().flatten().copied().collect();
-            places.bytes += bytes.len() + ENTRY_COST;
-            places.all[at] = Place { entry: Some(Cached { bytes, key_len: key.len() }), used: true };
-            places.hashes[at] = hash;
             shard.held.fetch_add(1, Ordering::SeqCst);
-            self.shrink(shard, &mut places, self.shard_bytes_max());
+            shard.keep(&mut places, at, tag, Cached::new(&[key], Some(record)));
+            drop(places);
+            shard.shrink(self.shard_bytes_max());
         }
     }
 
     /// Lets it hold at most that many bytes from now on. One that was off at the start stays off.
     pub(crate) fn resize(&self, bytes_max: usize) {
-        let shard_bytes_max = if self.sets == 0 { 0 } else { bytes_max / SHARDS };
-        self.shard_bytes_max.store(shard_bytes_max, Ordering::Relaxed);
-        for shard in &self.shards {
-            self.shrink(shard, &mut lock(&shard.places), shard_bytes_max);
-        }
+        let most = if self.shards[0].sets.is_empty() { 0 } else { bytes_max / SHARDS };
+        self.shard_bytes_max.store(most, Ordering::Relaxed);
+        self.shards.iter().for_each(|shard| shard.shrink(most));
     }
 
     fn shard_bytes_max(&self) -> usize {
@@ -193,15 +286,13 @@ impl RecordCache {
 
     /// Gives everything up.
     pub(crate) fn empty(&self) {
-        for shard in &self.shards {
-            self.shrink(shard, &mut lock(&shard.places), 0);
-        }
+        self.shards.iter().for_each(|shard| shard.shrink(0));
     }
 
     pub(crate) fn usage(&self) -> RecordCacheUse {
         RecordCacheUse {
             capacity: (self.shard_bytes_max() * SHARDS) as u64,
-            used: self.shards.iter().map(|shard| lock(&shard.places).bytes as u64).sum(),
+            used: self.shards.iter().map(|shard| shard.bytes.load(Ordering::Relaxed) as u64).sum(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
         }
@@ -212,62 +303,22 @@ impl RecordCache {
         &self.shards[hash as usize % SHARDS]
     }
 
-    fn set(&self, hash: u64) -> usize {
-        if self.sets == 0 { 0 } else { ((hash >> 8) ^ (hash >> 40)) as usize % self.sets * WAYS }
+    fn set(shard: &Shard, hash: u64) -> (&Set, u32) {
+        (&shard.sets[((hash >> 8) ^ (hash >> 40)) as usize % shard.sets.len()], (hash >> 16) as u32)
     }
 
-    fn find(&self, places: &Places, hash: u64, key: &[&[u8]]) -> Option<usize> {
-        let first = self.set(hash);
-        let hashes = places.hashes.get(first..first + WAYS)?;
-        let same = |at: &usize| {
-            places.all[*at].entry.as_ref().is_some_and(|cached| {
-                let mut rest = &cached.bytes[..cached.key_len];
-                key.iter().all(|part| {
-                    rest.strip_prefix(*part).is_some_and(|behind| {
-                        rest = behind;
-                        true
-                    })
-                }) && rest.is_empty()
-            })
-        };
-        (0..WAYS).filter(|way| hashes[*way] == hash).map(|way| first + way).find(same)
-    }
-
-    /// A place in the key's set, empty, with that many bytes to spare in the shard.
-    fn room(&self, shard: &Shard, places: &mut Places, hash: u64, cost: usize) -> usize {
-        self.shrink(shard, places, self.shard_bytes_max().saturating_sub(cost));
-        let first = self.set(hash);
-        let ways = first..first + WAYS;
-        if let Some(at) = ways.clone().find(|at| places.all[*at].entry.is_none()) {
-            return at;
-        }
-        let at = ways.clone().find(|at| !places.all[*at].used).unwrap_or(first + (hash >> 60) as usize % WAYS);
-        ways.for_each(|at| places.all[at].used = false);
-        take_out(shard, places, at);
-        at
-    }
-
-    /// Takes records out, those not used since the last round first, until at most that many bytes are left.
-    fn shrink(&self, shard: &Shard, places: &mut Places, bytes_max: usize) {
-        while places.bytes > bytes_max && self.sets > 0 {
-            let at = places.hand;
-            places.hand = (at + 1) % places.all.len();
-            if !std::mem::take(&mut places.all[at].used) {
-                take_out(shard, places, at);
-            }
-        }
+    /// Where a record of that hash is, if the shard has any.
+    fn place(&self, hash: u64) -> Option<(&Shard, &Set, u32)> {
+        let shard = self.shard(hash);
+        (shard.held.load(Ordering::SeqCst) > 0 && !shard.sets.is_empty()).then(|| {
+            let (set, tag) = Self::set(shard, hash);
+            (shard, set, tag)
+        })
     }
 }
 
-fn take_out(shard: &Shard, places: &mut Places, at: usize) {
-    if let Some(cached) = places.all[at].entry.take() {
-        places.bytes -= cached.bytes.len() + ENTRY_COST;
-        shard.held.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-fn lock(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
-    places.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(set: &Set) -> MutexGuard<'_, Places> {
+    set.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -278,23 +329,25 @@ mod tests {
         key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
-    fn get(cache: &RecordCache, key: u64) -> Result<u64, Ticket> {
+    fn get(cache: &RecordCache, key: u64) -> Result<Option<u64>, Ticket> {
         let (high, low) = (&key.to_be_bytes()[..3], &key.to_be_bytes()[3..]);
-        cache.get(hash(key), &[high, low]).map(|cached| u64::from_be_bytes(cached.record().try_into().unwrap()))
+        let value = |cached: Cached| cached.exists().then(|| u64::from_be_bytes(cached.record().try_into().unwrap()));
+        cache.get(hash(key), &[high, low]).map(value)
     }
 
-    fn fill(cache: &RecordCache, key: u64, value: u64, ticket: Ticket) {
-        cache.fill(hash(key), &[&key.to_be_bytes()], &value.to_be_bytes(), ticket);
+    fn fill(cache: &RecordCache, key: u64, value: Option<u64>, ticket: Ticket) {
+        let value = value.map(u64::to_be_bytes);
+        cache.fill(hash(key), &[&key.to_be_bytes()], value.as_ref().map(|value| &value[..]), ticket);
     }
 
     #[test]
     fn what_was_filled_is_found_until_it_is_written() {
         let cache = RecordCache::new(1 << 20);
         let ticket = get(&cache, 1).err().unwrap();
-        fill(&cache, 1, 10, ticket);
-        assert_eq!(get(&cache, 1).ok(), Some(10));
+        fill(&cache, 1, Some(10), ticket);
+        assert_eq!(get(&cache, 1).ok(), Some(Some(10)));
         cache.written(hash(1), &1u64.to_be_bytes(), Some(&11u64.to_be_bytes()));
-        assert_eq!(get(&cache, 1).ok(), Some(11));
+        assert_eq!(get(&cache, 1).ok(), Some(Some(11)));
         cache.written(hash(1), &1u64.to_be_bytes(), None);
         assert!(get(&cache, 1).is_err());
         assert_eq!((cache.usage().used, cache.usage().hits, cache.usage().misses), (0, 2, 2));
@@ -305,8 +358,28 @@ mod tests {
         let cache = RecordCache::new(1 << 20);
         let ticket = get(&cache, 1).err().unwrap();
         cache.written(hash(1), &1u64.to_be_bytes(), Some(&11u64.to_be_bytes()));
-        fill(&cache, 1, 10, ticket);
+        fill(&cache, 1, Some(10), ticket);
         assert!(get(&cache, 1).is_err());
+    }
+
+    #[test]
+    fn that_there_is_none_is_kept_until_there_is_one() {
+        let cache = RecordCache::new(1 << 20);
+        // The length of a value, and an empty one: neither is mistaken for none.
+        for (key, record) in [(1u64, &[7; 8][..]), (2, &[])] {
+            let ticket = get(&cache, key).err().unwrap();
+            fill(&cache, key, None, ticket);
+            assert_eq!(get(&cache, key).ok(), Some(None));
+            cache.written(hash(key), &key.to_be_bytes(), Some(record));
+            let found = cache.get(hash(key), &[&key.to_be_bytes()]).ok().unwrap();
+            assert_eq!((found.exists(), found.record()), (true, record));
+            cache.written(hash(key), &key.to_be_bytes(), None);
+            assert!(get(&cache, key).is_err());
+        }
+        // What nobody asked for is not kept.
+        cache.written(hash(3), &3u64.to_be_bytes(), Some(&[7; 8]));
+        assert!(get(&cache, 3).is_err());
+        assert_eq!(cache.usage().used, 0);
     }
 
     #[test]
@@ -314,7 +387,7 @@ mod tests {
         let cache = RecordCache::new(256 << 10);
         for key in 0..20_000 {
             if let Err(ticket) = get(&cache, key % 7000) {
-                fill(&cache, key % 7000, key, ticket);
+                fill(&cache, key % 7000, (key % 5 > 0).then_some(key), ticket);
             }
             if key % 3 == 0 {
                 cache.written(hash(key % 500), &(key % 500).to_be_bytes(), Some(&[0; 8]));
@@ -327,7 +400,7 @@ mod tests {
         assert!(cache.shards.iter().all(|shard| shard.held.load(Ordering::SeqCst) == 0));
         let off = RecordCache::new(0);
         let ticket = get(&off, 1).err().unwrap();
-        fill(&off, 1, 1, ticket);
+        fill(&off, 1, Some(1), ticket);
         assert!(get(&off, 1).is_err());
     }
 }

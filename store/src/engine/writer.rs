@@ -20,6 +20,7 @@ use super::{
     gate::Place,
     layout::{PREFIX_LEN, prefix, reclaim_key, subkey_prefix},
     merged::Overlays,
+    record_cache::NEAR,
     stripes::{Holder, Stripe, Stripes, Tried},
 };
 
@@ -317,8 +318,12 @@ impl Writer {
         }
         applied?;
         let sequence = database.db().latest_sequence_number();
-        let records = self.batch.last_writes().filter(|write| Self::is_cached(write.family));
-        records.for_each(|write| self.engine.records().written(write.hash, write.key, write.value));
+        let (records, mut cached) =
+            (self.engine.records(), self.batch.last_writes().filter(|write| Self::is_cached(write.family)));
+        while cached.clone().next().is_some() {
+            records.approach(cached.clone().take(NEAR).map(|write| write.hash));
+            cached.by_ref().take(NEAR).for_each(|write| records.written(write.hash, write.key, write.value));
+        }
         // Under the stripes: changes of one key are published in the order in which they were applied.
         self.engine.feed().publish(&self.batch);
         self.engine.note_commit(self.batch.len());
