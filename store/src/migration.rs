@@ -9,6 +9,7 @@ mod builder;
 mod import;
 mod jobs;
 mod journal;
+mod libraries;
 mod link;
 #[cfg(test)]
 mod model;
@@ -110,6 +111,9 @@ pub enum MigrationError {
     /// The disk did not confirm the decision of a switch: whether it is made is known at the next start, and not before.
     #[error("attempt {0}: its decision was not confirmed by the disk; its slots stay closed until this node is restarted")]
     Undecided(u64),
+    /// A library of functions was loaded, or is gone, just as a switch was to end.
+    #[error("libraries of functions have changed: they go to the target first")]
+    Libraries,
     /// Somebody asked for it.
     #[error("cancelled")]
     Cancelled,
@@ -140,6 +144,8 @@ pub struct Migrations {
     imports: Mutex<HashMap<AttemptId, Arc<tokio::sync::Mutex<Import>>>>,
     /// Slots whose switch is decided and not yet confirmed.
     undecided: Mutex<BTreeMap<u64, SlotRanges>>,
+    /// How often this node's libraries of functions have changed; held while they do.
+    libraries: Mutex<u64>,
 }
 
 impl Migrations {
@@ -167,6 +173,7 @@ impl Migrations {
             active: Mutex::default(),
             imports: Mutex::new(imports),
             undecided: Mutex::new(undecided),
+            libraries: Mutex::default(),
         })
     }
 

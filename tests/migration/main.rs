@@ -6,6 +6,7 @@ mod buffers;
 mod every_fault;
 mod faults;
 mod full_disk;
+mod functions;
 mod hashes;
 mod history;
 mod large_replies;

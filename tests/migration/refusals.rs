@@ -59,18 +59,20 @@ async fn what_a_source_must_not_ask_is_refused_by_name_and_nothing_is_staged() -
     let now_ms = || anyhow::Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as u64);
     let right = |now_ms: u64| {
         json!({
-            "format": 2, "cluster_id": target.cluster_id, "source": source.node_id, "target": target.node_id, "job": 1, "attempt": 77,
+            "format": 3, "cluster_id": target.cluster_id, "source": source.node_id, "target": target.node_id, "job": 1, "attempt": 77,
             "slots": [{"slot": 5, "epoch": 1}], "bytes": 100, "now_ms": now_ms,
         })
     };
     let attempt = [source.node_id.to_string(), "77".to_owned()];
+    let with = |code: &str| [attempt.as_slice(), &[code.to_owned()]].concat();
+    let library = "#!lua name=l\nredis.register_function('f', function() return 1 end)";
     let hour = 3_600_000;
     let other_node = json!(source.node_id);
     let wrong: [(&str, Value, &str); 9] = [
         ("now_ms", json!(now_ms()? + hour), "the clocks of source and target are"),
         ("now_ms", json!(now_ms()? - hour), "set the clocks, or raise migrate-clock-skew-max-ms"),
         ("bytes", json!(u64::MAX), "make room, or use a larger volume"),
-        ("format", json!(1), "the source speaks format 1, this node 2: upgrade the older one"),
+        ("format", json!(2), "the source speaks format 2, this node 3: upgrade the older one"),
         ("cluster_id", json!("00000000000000000000000000000001"), "this node is not"),
         ("target", other_node, "the unit is for node"),
         ("slots", json!([]), "a unit without slots"),
@@ -86,6 +88,8 @@ async fn what_a_source_must_not_ask_is_refused_by_name_and_nothing_is_staged() -
         // Nothing of it is remembered: it cannot be gone on with.
         let unknown = ask(&cluster, "RESUME", &attempt).await.err().with_context(|| format!("{claim} is staged"))?;
         ensure!(unknown.contains("attempt 77 is not under way"), "{claim}: {unknown}");
+        let unknown = ask(&cluster, "LIBRARY", &with(library)).await.err().context("a library of nobody's was taken")?;
+        ensure!(unknown.contains("attempt 77 is not under way"), "{claim}: {unknown}");
         ensure!(of_slots(&cluster.status(1).await?) == before, "{claim}");
     }
     // Its target would ask it what became of the attempt, of which it knows nothing.
@@ -95,6 +99,15 @@ async fn what_a_source_must_not_ask_is_refused_by_name_and_nothing_is_staged() -
     ensure!(taken.is_ok(), "{taken:?}");
     let again = ask(&cluster, "BEGIN", &[right(now_ms()?).to_string()]).await.err().context("one attempt was taken twice")?;
     ensure!(again.contains("attempt 77 is under way already"), "{again}");
+    // A library that is none does not stop slots.
+    for code in ["", "#!lua", "#!lua name=l\nno code", library] {
+        let answered = ask(&cluster, "LIBRARY", &with(code)).await;
+        ensure!(answered.is_ok(), "{code}: {answered:?}");
+    }
+    let mut client = cluster.node(1).client().await?;
+    let libraries: usize = cluster.node(1).info("number_of_libraries").await?.parse()?;
+    let called: i64 = redis::cmd("FCALL").arg("f").arg(0).query_async(&mut client).await?;
+    ensure!((libraries, called) == (1, 1));
     ensure!(ask(&cluster, "RESUME", &attempt).await.is_ok() && ask(&cluster, "ABORT", &attempt).await.is_ok());
     ensure!(ask(&cluster, "RESUME", &attempt).await.is_err());
     Ok(())

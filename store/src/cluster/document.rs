@@ -153,12 +153,12 @@ impl Cluster {
 
     /// Records that slots have another owner since a switch, together with `records` and whatever `write` does with them; then routes
     /// by it. On return no command that saw the old owner is under way.
-    pub fn switch(
+    pub fn switch<E>(
         &self,
         changes: &[(Slot, SlotRow)],
         mut records: SystemBatch,
-        write: impl FnOnce(SystemBatch) -> Result<(), EngineError>,
-    ) -> Result<(), EngineError> {
+        write: impl FnOnce(SystemBatch) -> Result<(), E>,
+    ) -> Result<(), E> {
         let _one_at_a_time = self.changing();
         ownership_records(&mut records, changes);
         write(records)?;

@@ -9,7 +9,7 @@ use sluice_topology::{
     parse_setnodes,
 };
 
-use super::{CommandError, Later, LaterReply, run::ok_later as ok, scan::offload};
+use super::{CommandError, Later, LaterReply, run::ok_later as ok, scan::offload, scripting::libraries};
 use crate::{
     migration::{BeginRequest, Sent, Started},
     node::Node,
@@ -359,6 +359,14 @@ fn import(node: Arc<Node>, verb: &Bytes, arguments: &[Bytes]) -> Result<Later, C
         (b"data", [source, link, frame]) => {
             let (source, link, frame) = (word(source)?, word(link)?, frame.clone());
             Ok(Box::pin(async move { Ok(unsigned(migrations.import_data(source, link, frame).await?.as_micros() as u64)) }))
+        }
+        (b"library", [source, attempt, code]) => {
+            migrations.imports_unit(id(source, attempt)?)?;
+            let code = code.clone();
+            Ok(Box::pin(async move {
+                offload(move || libraries::adopt(&node, &code)).await?;
+                Ok(ok())
+            }))
         }
         (b"resume", [source, attempt]) => {
             let id = id(source, attempt)?;

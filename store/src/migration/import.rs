@@ -20,8 +20,8 @@ use super::{
 };
 use crate::engine::{Ingested, SystemBatch};
 
-/// Format of what migrations exchange.
-pub(super) const FORMAT: u32 = 2;
+/// Format of what migrations exchange. 3: libraries of functions come along.
+pub(super) const FORMAT: u32 = 3;
 
 /// What a source asks a target to take: the argument of `CLUSTERX IMPORT BEGIN`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

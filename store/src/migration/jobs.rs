@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -21,6 +21,8 @@ pub(super) struct Job {
     status: Mutex<MigrationStatus>,
     started: Instant,
     cancelled: AtomicBool,
+    /// As of which change the target was sent the libraries of functions, and one more; 0: it was not.
+    libraries: AtomicU64,
     ended: watch::Sender<bool>,
 }
 
@@ -28,7 +30,18 @@ impl Job {
     pub(super) fn new(job: JobId, source: NodeId, target: NodeId, slots: SlotRanges) -> Self {
         let status = MigrationStatus::new(job, source, target, slots);
         let (status, started) = (Mutex::new(status), Instant::now());
-        Self { status, started, cancelled: AtomicBool::new(false), ended: watch::Sender::new(false) }
+        let (cancelled, libraries) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self { status, started, cancelled, libraries, ended: watch::Sender::new(false) }
+    }
+
+    /// As of which change the target was sent the libraries of functions.
+    pub(super) fn shared_libraries(&self) -> Option<u64> {
+        self.libraries.load(Ordering::SeqCst).checked_sub(1)
+    }
+
+    /// The target was sent them as of that change.
+    pub(super) fn note_shared_libraries(&self, change: u64) {
+        self.libraries.fetch_max(change + 1, Ordering::SeqCst);
     }
 
     pub(super) fn status(&self) -> MigrationStatus {
@@ -131,6 +144,11 @@ impl Jobs {
         }
         jobs.push(job.clone());
         Ok(Ok(job))
+    }
+
+    /// The job of that number, if it is known still.
+    pub(super) fn find(&self, id: JobId) -> Option<Arc<Job>> {
+        self.lock().jobs.iter().find(|job| job.status().job == id).cloned()
     }
 
     /// Those that have not ended.

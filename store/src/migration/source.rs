@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::{FutureExt as _, TryFutureExt as _};
-use sluice_topology::{Slot, SlotEpoch, SlotRanges, merge::SlotRow};
+use sluice_topology::{Slot, SlotEpoch, SlotRanges, admin::AdminError, merge::SlotRow};
 use tokio::{
     sync::mpsc,
     time::{Instant as Deadline, timeout_at},
@@ -126,7 +126,7 @@ impl Migrations {
         job.step("staging");
         steps.next("staging");
         let begin = self.begin_request(attempt, unit, bytes)?;
-        let link = Link::open(self.clone(), job.clone(), node, attempt, &begin).await?;
+        let link = Link::open(self.clone(), job.clone(), node.clone(), attempt, &begin).await?;
         let (this, slots) = (self.clone(), unit.ranges());
         let subscribed = slots.clone();
         let changes = blocking(move || Ok(this.engine.subscribe(&subscribed, this.changes_bytes()))).await?;
@@ -139,6 +139,7 @@ impl Migrations {
         let parked = loop {
             job.step("catching up");
             steps.next("catching up");
+            self.share_libraries(&node, attempt, unit).await?;
             transfer.catch_up().await?;
             job.step("switching");
             steps.next("switching");
@@ -217,6 +218,7 @@ impl Migrations {
         loop {
             match self.try_finish(attempt, unit).await {
                 Ok(()) => return,
+                Err(MigrationError::Libraries) => {}
                 Err(error) => {
                     tracing::warn!(attempt, slots = %unit.ranges(), %error, "a decided switch is not confirmed yet; its slots wait");
                     tokio::time::sleep(backoff).await;
@@ -229,6 +231,15 @@ impl Migrations {
     async fn try_finish(self: &Arc<Self>, attempt: u64, unit: &SourceUnit) -> Result<(), MigrationError> {
         let unknown = || MigrationError::Refused(format!("node {} is not in the topology", unit.target));
         let node = self.cluster.node(unit.target).ok_or_else(unknown)?;
+        let shared = match self.share_libraries(&node, attempt, unit).await {
+            Ok(change) => Some(change),
+            Err(MigrationError::Peer(error @ AdminError::Refused { .. })) => {
+                // What is decided is decided.
+                tracing::warn!(attempt, target = %unit.target, %error, "slots move without the libraries of functions that were loaded last");
+                None
+            }
+            Err(error) => return Err(error),
+        };
         self.tell(&node, "COMMIT", attempt).await?;
         let (this, done) = (self.clone(), unit.clone());
         blocking(move || {
@@ -238,7 +249,15 @@ impl Migrations {
             let rows: Vec<(Slot, SlotRow)> = done.slots.iter().map(given).filter(learned).collect();
             let mut batch = SystemBatch::new();
             Journal::forget_source(&mut batch, attempt);
-            this.cluster.switch(&rows, batch, |records| this.engine.drop_slots(done.slots.keys().copied(), records))?;
+            // From the look at them until MOVED is answered no library is loaded here.
+            let mut unchanged = None;
+            this.cluster.switch(&rows, batch, |records| {
+                let changes = unchanged.insert(this.libraries());
+                if shared.is_some_and(|shared| shared != **changes) {
+                    return Err(MigrationError::Libraries);
+                }
+                Ok(this.engine.drop_slots(done.slots.keys().copied(), records)?)
+            })?;
             this.undecided().remove(&attempt);
             this.active().remove(&attempt);
             Ok(())

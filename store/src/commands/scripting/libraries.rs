@@ -242,8 +242,10 @@ pub(in crate::commands) fn all() -> Arc<BTreeMap<String, Library>> {
 pub(in crate::commands) enum NotAdded {
     /// There is one of that name.
     Exists(String),
-    /// Anything else.
+    /// Its code is wrong, or there is no place for it.
     Refused(CommandError),
+    /// Storage failed.
+    Storage(EngineError),
 }
 
 impl NotAdded {
@@ -252,19 +254,30 @@ impl NotAdded {
         match self {
             Self::Exists(name) => CommandError::new(exists(&name)),
             Self::Refused(error) => error,
+            Self::Storage(error) => error.into(),
         }
     }
 }
 
-impl<E: Into<CommandError>> From<E> for NotAdded {
-    fn from(error: E) -> Self {
-        Self::Refused(error.into())
+impl From<CommandError> for NotAdded {
+    fn from(error: CommandError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<EngineError> for NotAdded {
+    fn from(error: EngineError) -> Self {
+        Self::Storage(error)
     }
 }
 
 /// Adds libraries, durably, all or none; with `replace` in the place of those of the same names, with `alone` in the place of all others.
 /// Their names.
 pub(in crate::commands) fn add(node: &Node, codes: &[&[u8]], replace: bool, alone: bool) -> Result<Vec<String>, NotAdded> {
+    node.migrations.change_libraries(|| add_alone(node, codes, replace, alone))
+}
+
+fn add_alone(node: &Node, codes: &[&[u8]], replace: bool, alone: bool) -> Result<Vec<String>, NotAdded> {
     let memory_max = node.settings.script_memory_limit.0 as usize;
     let old = all();
     let mut libraries = if alone { BTreeMap::new() } else { (*old).clone() };
@@ -298,8 +311,35 @@ pub(in crate::commands) fn add(node: &Node, codes: &[&[u8]], replace: bool, alon
     Ok(names)
 }
 
+/// Takes over, durably, a library that slots come here with, unless there is one of its name, or one of its functions' names; the log says
+/// so where it is another one.
+pub(in crate::commands) fn adopt(node: &Node, code: &[u8]) -> Result<(), CommandError> {
+    let name = split(code).map(|(name, _)| name).unwrap_or_default();
+    let added = add(node, &[code], false, false);
+    // No client is served by this thread, which is not to keep an interpreter for it.
+    interpreter::forget();
+    match added {
+        Ok(_) => tracing::info!(library = name, "a library of functions came with slots that move here"),
+        Err(NotAdded::Exists(_)) if all().get(&name).is_some_and(|own| own.code == code) => {}
+        Err(NotAdded::Exists(_)) => tracing::warn!(
+            library = name,
+            "slots move here from a node with another library of functions of this name: this node keeps its own; FUNCTION LOAD REPLACE one of \
+             them on both"
+        ),
+        Err(NotAdded::Refused(error)) => {
+            tracing::warn!(library = name, %error, "a library of functions of slots that move here was not added: FCALL will not find it here");
+        }
+        Err(NotAdded::Storage(error)) => return Err(error.into()),
+    }
+    Ok(())
+}
+
 /// Removes a library, durably; `None`: all of them. False: there is none of that name.
 pub(in crate::commands) fn remove(node: &Node, name: Option<&str>) -> Result<bool, CommandError> {
+    node.migrations.change_libraries(|| remove_alone(node, name))
+}
+
+fn remove_alone(node: &Node, name: Option<&str>) -> Result<bool, CommandError> {
     let (mut libraries, mut records) = ((*all()).clone(), SystemBatch::new());
     match name {
         Some(name) if libraries.remove(name).is_none() => return Ok(false),
