@@ -37,6 +37,8 @@ const LAST_ROUND: Duration = Duration::from_millis(4);
 const CONVERGING: usize = 70;
 /// Rounds in a row that do not, before writers are slowed.
 const ROUNDS_PATIENT: u32 = 2;
+/// How often the end of a switch is put off for libraries of functions that were loaded meanwhile: its slots wait.
+const LIBRARY_ROUNDS_MAX: u32 = 16;
 /// Switches of one attempt that may run out of time before the attempt is given up.
 const SWITCHES_MAX: u32 = 8;
 
@@ -214,11 +216,11 @@ impl Migrations {
 
     /// From COMMITTED to DONE: the target is told until it confirms, however long that takes; then the slots are its own.
     pub(super) async fn finish(self: &Arc<Self>, attempt: u64, unit: &SourceUnit) {
-        let mut backoff = BACKOFF_FIRST;
+        let (mut backoff, mut rounds) = (BACKOFF_FIRST, 0);
         loop {
-            match self.try_finish(attempt, unit).await {
+            match self.try_finish(attempt, unit, rounds < LIBRARY_ROUNDS_MAX).await {
                 Ok(()) => return,
-                Err(MigrationError::Libraries) => {}
+                Err(MigrationError::Libraries) => rounds += 1,
                 Err(error) => {
                     tracing::warn!(attempt, slots = %unit.ranges(), %error, "a decided switch is not confirmed yet; its slots wait");
                     tokio::time::sleep(backoff).await;
@@ -228,7 +230,8 @@ impl Migrations {
         }
     }
 
-    async fn try_finish(self: &Arc<Self>, attempt: u64, unit: &SourceUnit) -> Result<(), MigrationError> {
+    /// `all`: not before the target was sent every library of functions.
+    async fn try_finish(self: &Arc<Self>, attempt: u64, unit: &SourceUnit, all: bool) -> Result<(), MigrationError> {
         let unknown = || MigrationError::Refused(format!("node {} is not in the topology", unit.target));
         let node = self.cluster.node(unit.target).ok_or_else(unknown)?;
         let shared = match self.share_libraries(&node, attempt, unit).await {
@@ -253,8 +256,13 @@ impl Migrations {
             let mut unchanged = None;
             this.cluster.switch(&rows, batch, |records| {
                 let changes = unchanged.insert(this.libraries());
-                if shared.is_some_and(|shared| shared != **changes) {
-                    return Err(MigrationError::Libraries);
+                match shared.filter(|shared| *shared != **changes) {
+                    Some(_) if all => return Err(MigrationError::Libraries),
+                    Some(_) => tracing::warn!(
+                        attempt,
+                        "functions are loaded faster than they are sent: slots move without the last of them"
+                    ),
+                    None => {}
                 }
                 Ok(this.engine.drop_slots(done.slots.keys().copied(), records)?)
             })?;
