@@ -31,7 +31,7 @@ mod usage;
 pub use allowance::Allowance;
 pub use bits::{BitOperation, BitSet, FieldStep, FieldType, OverflowRule, count_bits, find_bit, read_field};
 pub use double::{double_text, human_text, parse_double, parse_exact_double};
-pub use field_expiry::{FIELD_EXPIRY_MS_MAX, FieldExpiry, FieldPersist};
+pub use field_expiry::{FIELD_EXPIRY_ASKED_MS_MAX, FieldExpiry, FieldPersist};
 pub use hashes::Hash;
 pub use hyperloglog::{HllEncoding, HyperLogLog};
 pub use keyspace::{ExpireCondition, Keyspace, TypeError};

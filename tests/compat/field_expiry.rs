@@ -207,6 +207,29 @@ async fn fields_expire_as_a_model_of_them_does() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The bounds and texts of Redis 8.0.2, which were asked for there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_no_field_can_have_is_refused_before_anything_else_is_looked_at() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let store = Setup::new(root.path().join("data"), &[])?.start().await?;
+    let mut connection = Connection::open(&store.address()).await?;
+    connection.ask(&["HSET", "k", "f", "v"]).await?;
+    for (command, last, refused) in [
+        ("HPEXPIREAT", "70368744177663", "70368744177664"),
+        ("HEXPIREAT", "70368744177", "70368744178"),
+        ("HPEXPIRE", "60000000000000", "70368744177663"),
+        ("HEXPIRE", "60000000000", "9223372036854775807"),
+    ] {
+        let answer = connection.ask(&[command, "k", refused, "BAD", "FIELDS", "1", "f"]).await?;
+        let expected = format!("ERR invalid expire time in '{}' command", command.to_lowercase());
+        ensure!(answer == Answer::Error(expected.clone()), "{command} {refused}: {answer:?}");
+        ensure!(connection.ask(&["HTTL", "k", "FIELDS", "1", "f"]).await? == integers([-1]), "{command} changed something");
+        ensure!(connection.ask(&[command, "k", last, "FIELDS", "1", "f"]).await? == integers([1]), "{command} {last}");
+        ensure!(connection.ask(&["HPERSIST", "k", "FIELDS", "1", "f"]).await? == integers([1]));
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_expired_is_gone_at_once_and_taken_away_by_itself() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;

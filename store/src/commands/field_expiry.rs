@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Class, CommandError, Context, keys::expire_condition};
 use crate::{
     protocol::Request,
-    types::{FIELD_EXPIRY_MS_MAX, FieldExpiry, FieldPersist, parse_integer},
+    types::{FIELD_EXPIRY_ASKED_MS_MAX, FieldExpiry, FieldPersist, parse_integer},
 };
 
 type Outcome = Result<(), CommandError>;
@@ -49,7 +49,7 @@ fn expire(cx: &mut Context<'_, '_>, request: &Request, name: &str, unit_ms: u64,
     let number = parse_integer(&request[2])?;
     let number = u64::try_from(number).map_err(|_| CommandError::new("ERR invalid expire time, must be >= 0"))?;
     let base = if relative { cx.now_ms } else { 0 };
-    let at_ms = number.checked_mul(unit_ms).and_then(|ms| ms.checked_add(base)).filter(|at| *at <= FIELD_EXPIRY_MS_MAX);
+    let at_ms = number.checked_mul(unit_ms).and_then(|ms| ms.checked_add(base)).filter(|at| *at <= FIELD_EXPIRY_ASKED_MS_MAX);
     let at_ms = at_ms.ok_or_else(|| CommandError::new(format!("ERR invalid expire time in '{name}' command")))?;
     let is_condition = |word: &Bytes| ["nx", "xx", "gt", "lt"].iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()));
     let conditions = usize::from(request.get(3).is_some_and(is_condition));

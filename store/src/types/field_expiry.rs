@@ -16,8 +16,10 @@ use super::{
 };
 use crate::engine::{Kind, Span, Subkeys};
 
-/// The latest time a field may expire at, Unix milliseconds: 48 bits, as in Redis.
-pub const FIELD_EXPIRY_MS_MAX: u64 = (1 << 48) - 2;
+/// The latest time a field of a payload may expire at, Unix milliseconds: 48 bits, as in Redis.
+pub(super) const FIELD_EXPIRY_MS_MAX: u64 = (1 << 48) - 2;
+/// The latest that a command may ask for: as in Redis a quarter of it.
+pub const FIELD_EXPIRY_ASKED_MS_MAX: u64 = FIELD_EXPIRY_MS_MAX >> 2;
 
 /// Before the time of a field.
 const FIELD: u8 = 0;
