@@ -1,5 +1,6 @@
 //! Commands: one table of specs, one file a family.
 
+mod acknowledged;
 mod all_keys;
 mod bits;
 mod blocking;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, reason = "in a test it is how a failure is said")]
 
+mod acknowledged;
 mod blocking;
 mod broadcast;
 mod clients;

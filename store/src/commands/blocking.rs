@@ -38,9 +38,13 @@ pub(super) fn deadline_of_seconds(cx: &Context<'_, '_>, word: &[u8]) -> Result<O
 
 /// Until when a command waits that says so in milliseconds; `None`: without end.
 pub(super) fn deadline_of_milliseconds(cx: &Context<'_, '_>, word: &[u8]) -> Result<Option<Instant>, CommandError> {
+    deadline(cx, milliseconds(word)?)
+}
+
+/// A time-out in milliseconds.
+pub(super) fn milliseconds(word: &[u8]) -> Result<u64, CommandError> {
     let number = parse_integer(word).map_err(|_| CommandError::new("ERR timeout is not an integer or out of range"))?;
-    let milliseconds = u64::try_from(number).map_err(|_| CommandError::new("ERR timeout is negative"))?;
-    deadline(cx, milliseconds)
+    u64::try_from(number).map_err(|_| CommandError::new("ERR timeout is negative"))
 }
 
 fn deadline(cx: &Context<'_, '_>, milliseconds: u64) -> Result<Option<Instant>, CommandError> {

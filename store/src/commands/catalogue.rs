@@ -17,8 +17,6 @@ pub const MISSING: &[(&str, &str)] = &[
     ("restore-asking", "slots move whole: CLUSTERX MIGRATE"),
     ("slaveof", "there are no replicas"),
     ("sync", "there are no replicas"),
-    ("wait", "there are no replicas; `sync always` makes every answer wait for the disk"),
-    ("waitaof", "there is no append-only file; `sync always` makes every answer wait for the disk"),
 ];
 
 /// Groups in the order of the document, as COMMAND DOCS names them, and their titles.

@@ -344,6 +344,7 @@ const CHANNEL: Flags = PUBLISH.and(Flags::CHANNELS);
 const CHANNELS: Flags = Flags::SUBSCRIBES.and(Flags::CHANNELS);
 const DEBUG: Flags = Flags::ADMIN.and(Flags::CONTAINER);
 const ALONE: Flags = Flags::ADMIN.and(Flags::NO_MULTI);
+const SYNCS: Flags = Flags::CONNECTION.and(Flags::NO_MULTI);
 const MEMORY: Flags = Flags::READONLY.and(Flags::CONTAINER);
 const CLIENT: Flags = Flags::CONNECTION.and(Flags::CONTAINER);
 const FAST: Flags = Flags::FAST;

@@ -277,6 +277,11 @@ impl Engine {
         self.syncer.sync_here(sequence)
     }
 
+    /// Whether everything up to that sequence number is known to be durable in the log.
+    pub fn is_durable(&self, sequence: u64) -> bool {
+        self.syncer.is_durable(sequence)
+    }
+
     /// Waits until everything up to that sequence number is durable.
     pub async fn durable(&self, sequence: u64) -> Result<(), EngineError> {
         self.syncer.wait(sequence).await

@@ -137,6 +137,11 @@ impl Syncer {
         self.shared.sync(&mut progress, false) == Synced::Durable && progress.synced >= sequence
     }
 
+    /// Whether everything up to that sequence number is known to be durable.
+    pub(crate) fn is_durable(&self, sequence: u64) -> bool {
+        self.shared.durable.borrow().sequence >= sequence
+    }
+
     /// Waits until everything up to that sequence number is durable.
     pub(crate) async fn wait(&self, sequence: u64) -> Result<(), EngineError> {
         let mut durable = self.shared.durable.subscribe();

@@ -68,6 +68,6 @@ pub(super) fn replication(node: &Node) -> String {
         ("role", "master".into()),
         ("connected_slaves", "0".into()),
         ("master_replid", node.cluster.me().to_string()),
-        ("master_repl_offset", node.engine.counters().latest_sequence.to_string()),
+        ("master_repl_offset", node.engine.latest_sequence().to_string()),
     ])
 }

@@ -1,7 +1,9 @@
 //! Keys whatever they hold.
 
-use super::{ALL, BOTH, FREES, Keys, NO_KEYS, OBJECT, ONE, READ, SECOND, SLOW_FREES, SLOW_READ, SLOW_WRITE, WRITE};
-use crate::commands::{all_keys, databases, keys, scan, serialized, sort};
+use super::{
+    ALL, BOTH, CONNECTION, FREES, Keys, NO_KEYS, OBJECT, ONE, READ, SECOND, SLOW_FREES, SLOW_READ, SLOW_WRITE, SYNCS, WRITE,
+};
+use crate::commands::{acknowledged, all_keys, databases, keys, scan, serialized, sort};
 
 /// The key, and that of STORE.
 const STORING: Keys = Keys::Storing;
@@ -34,4 +36,6 @@ commands! {
     "dump"         2 SLOW_READ ONE "2.6.0" "O(N) of the value" Now(serialized::dump) "The value in Redis' serialized form.";
     "restore"     -4 SLOW_WRITE ONE "2.6.0" "O(N) of the value" Now(serialized::restore) "Makes a key from what DUMP answered, here or by a Redis server; REPLACE, ABSTTL.";
     "object"      -2 OBJECT SECOND "2.2.3" "O(1), ENCODING O(N) of a small collection" Now(serialized::object) "ENCODING, REFCOUNT, IDLETIME, FREQ of a key.";
+    "wait"         3 CONNECTION NO_KEYS "3.0.0" "O(1)" Now(acknowledged::wait) "How many replicas have what was written: none, at once.";
+    "waitaof"      4 SYNCS NO_KEYS "7.2.0" "an fsync, shared" Later(acknowledged::waitaof) "Waits until what was written is on disk; says whether it is, and on how many replicas.";
 }

@@ -56,6 +56,11 @@ pub struct Counters {
 }
 
 impl Engine {
+    /// The sequence number of the newest record.
+    pub fn latest_sequence(&self) -> u64 {
+        self.database.db().latest_sequence_number()
+    }
+
     /// RocksDB's own tickers that are not 0, by RocksDB's names; none unless it was told to keep them.
     pub fn tickers(&self) -> Vec<(&'static str, u64)> {
         let Some(options) = &self.tickers else { return Vec::new() };
@@ -65,7 +70,7 @@ impl Engine {
     /// Named counters of the engine, for INFO and metrics.
     pub fn counters(&self) -> Counters {
         Counters {
-            latest_sequence: self.database.db().latest_sequence_number(),
+            latest_sequence: self.latest_sequence(),
             committed_batches: self.committed.batches.load(Ordering::Relaxed),
             committed_records: self.committed.records.load(Ordering::Relaxed),
             record_cache: self.records.usage(),
