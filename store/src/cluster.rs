@@ -267,6 +267,6 @@ impl Cluster {
     /// Messages go to every other node of the document; a node that is retired sends none.
     fn tell_bus(&self) {
         let (known, me, retired) = (self.known(), self.me(), self.retired());
-        self.bus.set_peers(known.nodes.iter().filter(|node| node.id != me && !retired));
+        self.bus.set_peers(me, known.nodes.iter().filter(|node| node.id != me && !retired));
     }
 }

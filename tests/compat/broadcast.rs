@@ -180,16 +180,27 @@ async fn publishing_for_other_nodes_is_of_the_admin_plane_and_goes_no_further() 
     let cluster = LocalCluster::start(root.path(), 2, 2, &[]).await?;
     let (mut here, mut there) =
         (hearer(&cluster, 0, "2", "SUBSCRIBE", CHANNEL).await?, hearer(&cluster, 1, "2", "SUBSCRIBE", CHANNEL).await?);
-    let words = ["CLUSTERX", "PUBLISH", CHANNEL, "0:0"];
+    let source = cluster.id(1).to_string();
+    let words = ["CLUSTERX", "PUBLISH", &source, "1", CHANNEL, "0:0"];
     let refused = Connection::open(&cluster.node(0).address()).await?.ask(&words).await?;
     ensure!(matches!(&refused, Answer::Error(text) if text.contains("admin plane")), "{refused:?}");
     let refused = Connection::open(&cluster.admin_address(0)).await?.ask(&words).await?;
     ensure!(matches!(&refused, Answer::Error(text) if text.starts_with("NOAUTH")), "{refused:?}");
-    for wrong in [&words[..2], &words[..3], &["CLUSTERX", "PUBLISH", CHANNEL, "0:0", CHANNEL]] {
+    let odd = [&words[..], &[CHANNEL]].concat();
+    for (wrong, expected) in
+        [(&words[..2], "ERR"), (&words[..4], "ERR"), (&words[..5], "ERR"), (&odd, "ERR syntax error"), (&words, "STALE")]
+    {
         let refused = cluster.node(0).ask_admin(wrong).await;
-        ensure!(refused.is_err(), "{wrong:?}: {refused:?}");
+        ensure!(refused.as_ref().is_err_and(|text| text.starts_with(expected)), "{wrong:?}: {refused:?}");
     }
-    let told = cluster.node(0).ask_admin(&["CLUSTERX", "PUBLISH", CHANNEL, "0:1", "nobody's", "0:2", CHANNEL, "0:3"]).await;
+    // What comes by an older link would come behind what came by the newer one.
+    for number in 1..=2 {
+        ensure!(cluster.node(0).ask_admin(&["CLUSTERX", "PUBLISHER", &source]).await == Ok(Reply::Integer(number)));
+    }
+    let refused = cluster.node(0).ask_admin(&words).await;
+    ensure!(refused.as_ref().is_err_and(|text| text.starts_with("STALE")), "{refused:?}");
+    let told = ["CLUSTERX", "PUBLISH", &source, "2", CHANNEL, "0:1", "nobody's", "0:2", CHANNEL, "0:3"];
+    let told = cluster.node(0).ask_admin(&told).await;
     ensure!(told == Ok(Reply::Integer(2)), "{told:?}");
     Connection::open(&cluster.node(0).address()).await?.ask_all(&[publish("0", END)]).await?;
     for expected in ["1", "3", END] {
@@ -231,11 +242,22 @@ async fn a_node_that_comes_back_hears_again_and_what_it_missed_is_counted() -> a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_reads_nothing_holds_nobody_up_and_takes_no_more_than_its_bound() -> anyhow::Result<()> {
+    node_that_reads_nothing("60000", "more wait for it than cluster-link-sendbuf-limit").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_given_up_while_it_read_nothing_hears_in_order_by_its_new_link() -> anyhow::Result<()> {
+    node_that_reads_nothing("3000", "messages of channels did not reach").await
+}
+
+/// `patience`: milliseconds after which it is given up; `said`: what the log says of what is lost.
+async fn node_that_reads_nothing(patience: &str, said: &str) -> anyhow::Result<()> {
     // Of both other nodes.
     const LIMIT: u64 = 2 << 20;
     const COUNT: usize = 1500;
     let root = tempfile::tempdir()?;
-    let cluster = LocalCluster::start(root.path(), 3, 1, &[("cluster-link-sendbuf-limit", "1mb")]).await?;
+    let settings = [("cluster-link-sendbuf-limit", "1mb"), ("migrate-timeout-ms", patience)];
+    let cluster = LocalCluster::start(root.path(), 3, 1, &settings).await?;
     let mut client = Connection::open(&cluster.node(0).address()).await?;
     let (mut stopped, mut running) =
         (hearer(&cluster, 1, "2", "SUBSCRIBE", CHANNEL).await?, hearer(&cluster, 2, "2", "SUBSCRIBE", CHANNEL).await?);
@@ -255,7 +277,7 @@ async fn a_node_that_reads_nothing_holds_nobody_up_and_takes_no_more_than_its_bo
     ensure!(cluster.node(0).info("messages_limit").await? == LIMIT.to_string());
     let lost = || async { Ok::<u64, anyhow::Error>(cluster.node(0).info("cluster_messages_lost").await?.parse()?) };
     ensure!(lost().await? > 0, "{} MiB found room", COUNT / 16);
-    ensure!(cluster.node(0).log().contains("more wait for it than cluster-link-sendbuf-limit"));
+    ensure!(cluster.node(0).log().contains(said));
     cluster.node(1).signal("CONT")?;
     wait_for("the node to hear again", || async {
         client_says(&cluster, "last").await?;

@@ -4,6 +4,8 @@
 //! publishes puts messages into the queues and goes on: what a peer does not take in time, or what it might have taken when its link broke, is
 //! lost and counted, never sent twice. While a peer cannot be reached nothing is kept for it: its clients hear what is published from then on.
 
+mod incoming;
+
 use std::{
     collections::VecDeque,
     sync::{
@@ -20,10 +22,14 @@ use sluice_topology::{
 };
 use tokio::{sync::Notify, task::AbortHandle};
 
+pub(super) use incoming::Incoming;
+
 use super::PeerAccess;
 
-/// What a batch is sent as; its channels and messages follow, in turn.
+/// What a batch is sent as; this node's id and the link's number follow, then channels and messages in turn.
 const PUBLISH: [&[u8]; 2] = [b"CLUSTERX", b"PUBLISH"];
+/// Words of a batch besides its messages.
+const BATCH_HEAD: usize = PUBLISH.len() + 2;
 /// Most words of a batch: the admin plane takes as many, whatever clients may send.
 pub const BATCH_WORDS_MAX: usize = 2048;
 /// Messages go together up to so many bytes; a larger one goes alone.
@@ -113,23 +119,32 @@ struct Queue {
     told: Option<Instant>,
 }
 
+/// A link that is up.
+struct Up {
+    client: AdminClient,
+    /// What the peer calls it.
+    number: String,
+}
+
 /// Another node.
 struct Peer {
     node: NodeEntry,
+    /// This node's id, as it is sent.
+    me: String,
     queue: Mutex<Queue>,
     arrived: Notify,
     counts: Arc<Counts>,
 }
 
 impl Peer {
-    fn new(node: NodeEntry, counts: Arc<Counts>) -> Self {
+    fn new(node: NodeEntry, me: NodeId, counts: Arc<Counts>) -> Self {
         let queue =
             Queue { state: State::Idle, waiting: VecDeque::new(), bytes: 0, in_flight: VecDeque::new(), untold: 0, told: None };
-        Self { node, queue: Mutex::new(queue), arrived: Notify::new(), counts }
+        Self { node, me: me.to_string(), queue: Mutex::new(queue), arrived: Notify::new(), counts }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     /// Takes messages in. The oldest go when there is no room: what is newer is worth more to who has fallen behind.
@@ -183,7 +198,7 @@ impl Peer {
         while let Some(message) = queue.waiting.pop_front_if(|next| batch.is_empty() || bytes + next.cost() <= BATCH_BYTES) {
             bytes += message.cost();
             batch.push(message);
-            if PUBLISH.len() + 2 * (batch.len() + 1) > BATCH_WORDS_MAX {
+            if BATCH_HEAD + 2 * (batch.len() + 1) > BATCH_WORDS_MAX {
                 break;
             }
         }
@@ -198,17 +213,30 @@ impl Peer {
     }
 
     /// Sends a batch of what waits.
-    async fn send(&self, client: &mut AdminClient) -> Result<(), AdminError> {
+    async fn send(&self, link: &mut Up) -> Result<(), AdminError> {
         let batch = self.take();
         if batch.is_empty() {
             // One that was too large took all others with it.
             return Ok(());
         }
         let words = batch.iter().flat_map(|message| [message.channel.as_ref(), message.payload.as_ref()]);
-        let words: Vec<&[u8]> = PUBLISH.into_iter().chain(words).collect();
-        let sent = client.send(&words).await;
+        let words: Vec<&[u8]> = PUBLISH.into_iter().chain([self.me.as_bytes(), link.number.as_bytes()]).chain(words).collect();
+        let sent = link.client.send(&words).await;
         self.queue().bytes -= batch.iter().map(Message::cost).sum::<u64>();
         sent
+    }
+
+    /// Reaches the peer, and has it take nothing any more that comes by an older link.
+    async fn connect(&self, access: &PeerAccess) -> Result<Up, AdminError> {
+        let mut client = access.dial(&self.node).await?;
+        match client.call(&[b"CLUSTERX", b"PUBLISHER", self.me.as_bytes()]).await? {
+            Reply::Integer(number) => Ok(Up { client, number: number.to_string() }),
+            other => Err(AdminError::Nonsense {
+                endpoint: self.node.host.clone(),
+                command: "CLUSTERX PUBLISHER".into(),
+                why: format!("{other:?} is not the number of a link"),
+            }),
+        }
     }
 
     /// Keeps the link, as long as the peer is one.
@@ -220,8 +248,8 @@ impl Peer {
             } else {
                 tokio::time::sleep(pause).await;
             }
-            let worked = match access.dial(&self.node).await {
-                Ok(client) => self.carry(client).await,
+            let worked = match self.connect(&access).await {
+                Ok(link) => self.carry(link).await,
                 Err(error) => {
                     let mut queue = self.queue();
                     queue.state = State::Down;
@@ -236,7 +264,7 @@ impl Peer {
     }
 
     /// Sends by a link until it breaks; whether anything was acknowledged.
-    async fn carry(&self, mut client: AdminClient) -> bool {
+    async fn carry(&self, mut link: Up) -> bool {
         let since_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let (was, lost) = {
             let mut queue = self.queue();
@@ -250,21 +278,16 @@ impl Peer {
             let in_flight = self.queue().in_flight.len();
             tokio::select! {
                 biased;
-                heard = hear(&mut client, in_flight > 0) => match heard {
+                heard = hear(&mut link.client, in_flight > 0) => match heard {
                     Ok(_) => {
                         let acknowledged = self.queue().in_flight.pop_front().unwrap_or(0);
                         self.counts.sent.fetch_add(acknowledged, Ordering::Relaxed);
                         worked = true;
                     }
-                    Err(error @ AdminError::Refused { .. }) => {
-                        let mut queue = self.queue();
-                        let refused = queue.in_flight.pop_front().unwrap_or(0);
-                        self.lose(queue, refused as usize, &error);
-                    }
                     Err(error) => break error,
                 },
                 () = self.something(), if in_flight < WINDOW => {
-                    if let Err(error) = self.send(&mut client).await {
+                    if let Err(error) = self.send(&mut link).await {
                         break error;
                     }
                 }
@@ -279,6 +302,10 @@ impl Peer {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The next answer; where none is due, the end of the link.
 async fn hear(client: &mut AdminClient, due: bool) -> Result<Reply, AdminError> {
     if due { client.receive(&PUBLISH).await } else { Err(client.ended(&PUBLISH).await) }
@@ -291,8 +318,8 @@ struct Link {
 }
 
 impl Link {
-    fn new(node: NodeEntry, counts: Arc<Counts>, access: PeerAccess) -> Self {
-        let peer = Arc::new(Peer::new(node, counts));
+    fn new(node: NodeEntry, me: NodeId, counts: Arc<Counts>, access: PeerAccess) -> Self {
+        let peer = Arc::new(Peer::new(node, me, counts));
         let task = tokio::spawn(peer.clone().run(access)).abort_handle();
         Self { peer, task }
     }
@@ -320,11 +347,18 @@ pub struct Bus {
     peers: AtomicUsize,
     counts: Arc<Counts>,
     access: PeerAccess,
+    incoming: Incoming,
 }
 
 impl Bus {
     pub(super) fn new(access: PeerAccess) -> Self {
-        Self { links: RwLock::default(), peers: AtomicUsize::new(0), counts: Arc::default(), access }
+        Self {
+            links: RwLock::default(),
+            peers: AtomicUsize::new(0),
+            counts: Arc::default(),
+            access,
+            incoming: Incoming::default(),
+        }
     }
 
     /// Changes how many bytes of messages may wait for a peer.
@@ -332,13 +366,13 @@ impl Bus {
         self.counts.limit.store(bytes, Ordering::Relaxed);
     }
 
-    /// The other nodes, from now on. Links to those that were there already stay. Called where tasks can be spawned.
-    pub(super) fn set_peers<'n>(&self, nodes: impl Iterator<Item = &'n NodeEntry>) {
+    /// The nodes other than `me`, from now on. Links to those that were there already stay. Called where tasks can be spawned.
+    pub(super) fn set_peers<'n>(&self, me: NodeId, nodes: impl Iterator<Item = &'n NodeEntry>) {
         let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
         let mut old = std::mem::take(&mut *links);
         for node in nodes {
             let kept = old.iter().position(|link| link.leads_to(node)).map(|at| old.swap_remove(at));
-            links.push(kept.unwrap_or_else(|| Link::new(node.clone(), self.counts.clone(), self.access.clone())));
+            links.push(kept.unwrap_or_else(|| Link::new(node.clone(), me, self.counts.clone(), self.access.clone())));
         }
         self.peers.store(links.len(), Ordering::Relaxed);
     }
@@ -357,6 +391,11 @@ impl Bus {
         if !messages.is_empty() {
             self.links().iter().for_each(|link| link.peer.put(&messages));
         }
+    }
+
+    /// The links by which messages come here.
+    pub fn incoming(&self) -> &Incoming {
+        &self.incoming
     }
 
     /// So many messages came from a peer.
@@ -402,7 +441,7 @@ mod tests {
     fn peer(limit: u64) -> Peer {
         let node = NodeEntry { id: NodeId::from_bytes([1; 20]), shard: 0, host: "h".into(), port: 1, admin_port: 2 };
         let counts = Arc::new(Counts { limit: AtomicU64::new(limit), ..Counts::default() });
-        Peer::new(node, counts)
+        Peer::new(node, NodeId::from_bytes([2; 20]), counts)
     }
 
     fn numbered(numbers: std::ops::Range<u32>) -> Vec<Message> {
@@ -433,8 +472,8 @@ mod tests {
         let peer = peer(u64::MAX);
         peer.put(&numbered(0..3000));
         let first = taken(&peer);
-        assert_eq!((first.len(), first.last()), (1023, Some(&1022)));
-        assert_eq!((taken(&peer).len(), taken(&peer).len(), taken(&peer).len()), (1023, 954, 0));
+        assert_eq!((first.len(), first.last()), (1022, Some(&1021)));
+        assert_eq!((taken(&peer).len(), taken(&peer).len(), taken(&peer).len()), (1022, 956, 0));
         let large = |bytes| Message::copied(b"c", &vec![0; bytes]);
         peer.put(&[large(1 << 20), large(100 << 10), large(100 << 10), large(100 << 10)]);
         assert_eq!([peer.take().len(), peer.take().len(), peer.take().len()], [1, 2, 1]);

@@ -61,7 +61,11 @@ pub(super) fn clusterx(node: &Arc<Node>, request: &Request) -> Result<Later, Com
         (b"limit", words) => limit(node, words),
         (b"migrations", []) => Ok(Box::pin(async move { Ok(migrations(&node)) })),
         (b"slotstats", [slots]) => slot_stats(node, word(slots)?),
-        (b"publish", [_, _, ..]) => publish(node, rest),
+        (b"publisher", [source]) => {
+            let link = node.cluster.bus().incoming().open(word(source)?);
+            Ok(Box::pin(async move { Ok(unsigned(link)) }))
+        }
+        (b"publish", [source, link, _, _, ..]) => publish(node, word(source)?, word(link)?, &rest[2..]),
         (b"outcome", [source, attempt]) => outcome(node, word(source)?, word(attempt)?),
         (b"import", [verb, arguments @ ..]) => import(node, verb, arguments),
         _ => Err(CommandError::subcommand("CLUSTERX", &request[1])),
@@ -318,22 +322,29 @@ fn slot_stats(node: Arc<Node>, slots: SlotRanges) -> Result<Later, CommandError>
 }
 
 /// Messages that clients of another node published: channels and payloads in turn. They are told here and go no further.
-fn publish(node: Arc<Node>, words: &[Bytes]) -> Result<Later, CommandError> {
+fn publish(node: Arc<Node>, source: NodeId, link: u64, words: &[Bytes]) -> Result<Later, CommandError> {
     if !words.len().is_multiple_of(2) {
         return Err(CommandError::syntax());
     }
     let words = words.to_vec();
     Ok(Box::pin(async move {
-        node.cluster.bus().count_received(words.len() as u64 / 2);
-        let (mut told, mut rested) = (0, 0);
-        for message in words.chunks_exact(2) {
-            told += node.clients.tell(&message[0], &message[1]);
-            if told - rested >= TOLD_AT_ONCE {
-                rested = told;
-                tokio::task::yield_now().await;
-            }
+        let (bus, mut messages, mut all) = (node.cluster.bus(), words.chunks_exact(2), 0);
+        while messages.len() > 0 {
+            let tell = || {
+                let (mut told, waiting) = (0, messages.len());
+                while told < TOLD_AT_ONCE
+                    && let Some(message) = messages.next()
+                {
+                    told += node.clients.tell(&message[0], &message[1]);
+                }
+                bus.count_received((waiting - messages.len()) as u64);
+                told
+            };
+            let stale = || CommandError::new(format!("STALE node {source} has a newer link than {link}"));
+            all += bus.incoming().tell(source, link, tell).ok_or_else(stale)?;
+            tokio::task::yield_now().await;
         }
-        Ok(unsigned(told))
+        Ok(unsigned(all))
     }))
 }
 
