@@ -279,26 +279,31 @@ async fn node_that_reads_nothing(patience: &str, said: &str) -> anyhow::Result<(
     ensure!(lost().await? > 0, "{} MiB found room", COUNT / 16);
     ensure!(cluster.node(0).log().contains(said));
     cluster.node(1).signal("CONT")?;
-    wait_for("the node to hear again", || async {
-        client_says(&cluster, "last").await?;
-        Ok(cluster.node(0).info("messages_used").await? == "0")
-    })
-    .await?;
-    client_says(&cluster, END).await?;
-    // What it hears is in order, once each, whatever is missing.
-    let mut next = 0;
-    loop {
-        let (_, what) = heard(&mut stopped).await?;
-        match what.split_once(':').map(|(number, _)| number.parse::<usize>()) {
-            Some(number) => {
-                let number = number?;
-                ensure!(number >= next, "{number} came behind {next}");
-                next = number + 1;
-            }
-            None if what == END => break,
-            None => {}
+    // Said until it is heard: what is said before the link is good again is lost. What it hears is in order, once each, whatever is missing.
+    let said = async {
+        loop {
+            client_says(&cluster, END).await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
+    };
+    let hears = async {
+        let mut next = 0;
+        loop {
+            let (_, what) = heard(&mut stopped).await?;
+            match what.split_once(':').map(|(number, _)| number.parse::<usize>()) {
+                Some(number) => {
+                    let number = number?;
+                    ensure!(number >= next, "{number} came behind {next}");
+                    next = number + 1;
+                }
+                None => break Ok(next),
+            }
+        }
+    };
+    let next = tokio::select! {
+        failed = said => failed,
+        next = hears => next,
+    }?;
     ensure!(next > 0, "nothing of it was heard");
     Ok(())
 }
