@@ -18,7 +18,7 @@ use super::{
     rules::{self, Obeyed, Order},
     wire::{Frame, FrameKind, Joiner},
 };
-use crate::engine::{Ingested, SystemBatch};
+use crate::engine::{Ingested, SystemBatch, free_space};
 
 /// Format of what migrations exchange. 3: libraries of functions come along.
 pub(super) const FORMAT: u32 = 3;
@@ -179,7 +179,10 @@ impl Migrations {
                 self.limits.clock_skew_max_ms
             ));
         }
-        let (free, kept) = (self.engine.disk().free, self.engine.disk_free_min());
+        // As it is now: what the watch saw last may be of before somebody made room, and this refusal is final.
+        let free = free_space(&self.engine.options().directory)
+            .map_err(|error| MigrationError::Refused(format!("the room on the disk is not known: {error}")))?;
+        let kept = self.engine.disk_free_min();
         let needed = request.bytes.saturating_add(kept);
         if free < needed {
             return refused(format!(
