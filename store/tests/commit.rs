@@ -218,8 +218,8 @@ fn a_read_is_never_older_than_the_last_acknowledged_write() {
                         u64::from_be_bytes(stored.record().expect("a record").value.try_into().expect("eight bytes"))
                     });
                     // What comes next may be there before it is acknowledged.
-                    let rounds = before..=acknowledged[at].load(Ordering::SeqCst) + 1;
-                    let possible = rounds.into_iter().any(|round| read.map_or_else(|| is_absent(round), |read| read == round));
+                    let mut rounds = before..=acknowledged[at].load(Ordering::SeqCst) + 1;
+                    let possible = rounds.any(|round| read.map_or_else(|| is_absent(round), |read| read == round));
                     assert!(possible, "key {at}: {read:?} was read after {before} was acknowledged");
                 }
             })

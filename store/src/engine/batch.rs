@@ -269,7 +269,8 @@ pub(crate) fn hash(family: Family, key: &[&[u8]]) -> u64 {
     key.iter().copied().flatten().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn same(stored: &[u8], parts: &[&[u8]]) -> bool {
+/// Whether a stored key is the one given as parts.
+pub(crate) fn same(stored: &[u8], parts: &[&[u8]]) -> bool {
     let mut rest = stored;
     for part in parts {
         match rest.strip_prefix(*part) {

@@ -16,7 +16,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use super::raw;
+use super::{batch, raw};
 
 /// A writer or a reader that fills in meets few others in one.
 const SHARDS: usize = 64;
@@ -65,17 +65,6 @@ impl Cached {
         &self.0[Self::HEAD + self.key().len()..]
     }
 
-    fn is_of(&self, key: &[&[u8]]) -> bool {
-        let mut rest = self.key();
-        let stripped = key.iter().all(|part| {
-            rest.strip_prefix(*part).is_some_and(|behind| {
-                rest = behind;
-                true
-            })
-        });
-        stripped && rest.is_empty()
-    }
-
     fn cost(&self) -> usize {
         cost(self.0.len() - Self::HEAD)
     }
@@ -116,7 +105,8 @@ struct Places {
 
 impl Places {
     fn find(&self, tag: u32, key: &[&[u8]]) -> Option<usize> {
-        let same = |at: &usize| self.tags[*at] == tag && self.entries[*at].as_ref().is_some_and(|cached| cached.is_of(key));
+        let same =
+            |at: &usize| self.tags[*at] == tag && self.entries[*at].as_ref().is_some_and(|cached| batch::same(cached.key(), key));
         (0..WAYS).find(same)
     }
 }
@@ -145,6 +135,7 @@ impl Shard {
             self.bytes.fetch_sub(cached.cost(), Ordering::Relaxed);
             self.held.fetch_sub(1, Ordering::SeqCst);
         }
+        places.used &= !(1 << at);
     }
 
     /// Takes records out, those not used since the last round first, until at most that many bytes are left.
@@ -259,8 +250,8 @@ impl RecordCache {
         let mut places = lock(set);
         let Some(at) = places.find(tag, &[key]) else { return };
         let replaced = |cached: &mut Cached| record.is_some_and(|record| cached.replace(record));
-        places.used |= 1 << at;
         if places.entries[at].as_mut().is_some_and(replaced) {
+            places.used |= 1 << at;
             return;
         }
         shard.take_out(&mut places, at);
@@ -268,6 +259,7 @@ impl RecordCache {
         if let Some(record) = record.filter(|record| key.len() + record.len() <= ENTRY_LEN_MAX) {
             shard.held.fetch_add(1, Ordering::SeqCst);
             shard.keep(&mut places, at, tag, Cached::new(&[key], Some(record)));
+            places.used |= 1 << at;
             drop(places);
             shard.shrink(self.shard_bytes_max());
         }
