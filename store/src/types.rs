@@ -15,6 +15,7 @@ mod hyperloglog;
 mod keyspace;
 mod lists;
 mod long_double;
+mod packed;
 mod payload;
 mod prefetch;
 mod random;

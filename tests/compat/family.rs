@@ -21,6 +21,10 @@ use crate::reference::RedisServer;
 const CONNECTIONS: usize = 3;
 /// Pipelines between two looks at everything there is.
 const LOOK_EVERY: usize = 10;
+/// Bytes up to which collections are packed, in turn: by these some begin packed and are unpacked, and some never are.
+const PACKED_MAX: [&str; 5] = ["512", "40", "0", "4096", "120"];
+/// Pipelines between two of them.
+const REPACK_EVERY: usize = 7;
 
 /// A command: its words.
 pub(crate) type Words = Vec<String>;
@@ -242,6 +246,11 @@ pub(crate) async fn answers_as_redis_does<F: Family>(cases: usize) -> anyhow::Re
             ours = connections(&store.address(), version).await?;
         }
         let turn = pipelines % CONNECTIONS;
+        if pipelines % REPACK_EVERY == 0 {
+            let bytes = PACKED_MAX[pipelines / REPACK_EVERY % PACKED_MAX.len()];
+            let set = ours[turn].ask(&["CONFIG", "SET", "collection-packed-max-bytes", bytes]).await?;
+            ensure!(set == Answer::Simple("OK".into()), "{set:?}");
+        }
         compare::<F>(&mut theirs[turn], &mut ours[turn], &commands, &mut history)
             .await
             .with_context(|| format!("pipeline {pipelines} of seed {seed}"))?;

@@ -3,7 +3,7 @@
 use std::{fs, net::TcpListener, path::Path, process::Command};
 
 use anyhow::ensure;
-use sluice_tests::store::{ROW_CACHE, Setup, free_port, row_cache_of_this_run};
+use sluice_tests::store::{Setup, free_port, settings_of_this_run};
 
 /// Runs a command that must fail, and returns what it said.
 fn refused(command: &mut Command) -> anyhow::Result<String> {
@@ -62,22 +62,20 @@ fn used_ports_and_wrong_settings_are_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every store of these tests has the row cache that the run asks for, or the pass with one would show nothing.
+/// Every store of these tests has the settings that the run asks for, or the pass with others would show nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn stores_have_the_row_cache_of_the_run() -> anyhow::Result<()> {
+async fn stores_have_the_settings_of_the_run() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
-    let bytes_of = async |settings: &[(&str, &str)]| {
+    let found = async |settings: &[(&str, &str)], name: &str| {
         let store = Setup::new(root.path().join("data"), settings)?.start().await?;
         let mut client = store.client().await?;
-        let found: Vec<String> = redis::cmd("CONFIG").arg("GET").arg(ROW_CACHE).query_async(&mut client).await?;
-        anyhow::Ok(found)
+        anyhow::Ok(redis::cmd("CONFIG").arg("GET").arg(name).query_async::<Vec<String>>(&mut client).await?)
     };
-    let wanted = match row_cache_of_this_run() {
+    for (name, usual, other) in [("rocksdb.row_cache_size", "0", "1mb"), ("collection-packed-max-bytes", "512", "128")] {
+        let of_run = settings_of_this_run().into_iter().find(|(one, _)| one == name).map_or(usual.to_owned(), |(_, value)| value);
         // Said by the store itself in the one form it has for it.
-        Some(size) => bytes_of(&[(ROW_CACHE, &size)]).await?,
-        None => vec![ROW_CACHE.to_owned(), "0".to_owned()],
-    };
-    ensure!(bytes_of(&[]).await? == wanted, "{wanted:?} is what the run asks for");
-    ensure!(bytes_of(&[(ROW_CACHE, "1mb")]).await? == [ROW_CACHE, "1048576"], "a test that names a size has it");
+        ensure!(found(&[], name).await? == found(&[(name, &of_run)], name).await?, "{name} {of_run} is what the run asks for");
+        ensure!(found(&[(name, other)], name).await? != found(&[], name).await?, "a test that names a {name} has it");
+    }
     Ok(())
 }

@@ -59,7 +59,7 @@ async fn what_a_source_must_not_ask_is_refused_by_name_and_nothing_is_staged() -
     let now_ms = || anyhow::Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as u64);
     let right = |now_ms: u64| {
         json!({
-            "format": 3, "cluster_id": target.cluster_id, "source": source.node_id, "target": target.node_id, "job": 1, "attempt": 77,
+            "format": 4, "cluster_id": target.cluster_id, "source": source.node_id, "target": target.node_id, "job": 1, "attempt": 77,
             "slots": [{"slot": 5, "epoch": 1}], "bytes": 100, "now_ms": now_ms,
         })
     };
@@ -72,7 +72,7 @@ async fn what_a_source_must_not_ask_is_refused_by_name_and_nothing_is_staged() -
         ("now_ms", json!(now_ms()? + hour), "the clocks of source and target are"),
         ("now_ms", json!(now_ms()? - hour), "set the clocks, or raise migrate-clock-skew-max-ms"),
         ("bytes", json!(u64::MAX), "make room, or use a larger volume"),
-        ("format", json!(2), "the source speaks format 2, this node 3: upgrade the older one"),
+        ("format", json!(3), "the source speaks format 3, this node 4: upgrade the older one"),
         ("cluster_id", json!("00000000000000000000000000000001"), "this node is not"),
         ("target", other_node, "the unit is for node"),
         ("slots", json!([]), "a unit without slots"),

@@ -7,5 +7,5 @@ mod volume;
 
 pub use cluster::LocalCluster;
 pub use http::HttpAnswer;
-pub use process::{ADMIN_PASSWORD, ROW_CACHE, Setup, StoreProcess, environment, free_port, row_cache_of_this_run, wait_for};
+pub use process::{ADMIN_PASSWORD, Setup, StoreProcess, environment, free_port, settings_of_this_run, wait_for};
 pub use volume::Volume;

@@ -95,6 +95,7 @@ fn apply(node: &Node, next: &Settings) -> Result<(), String> {
     node.cluster.bus().set_limit(next.link_sendbuf_limit.0);
     node.sweep.set_pace(next.sweep_pace());
     node.engine.set_disk_free_min(next.disk_free_min.0);
+    node.engine.set_packed_bytes_max(next.packed_max.0 as usize);
     node.engine.set_checkpoints_kept(next.checkpoints_kept as usize);
     node.migrations.set_pace(next.migrate_rate.0, next.migrate_units_at_once as usize);
     node.migrations.set_memory(plan_memory(next).migrations);

@@ -21,7 +21,7 @@ const NOT_SETTINGS: [&str; 13] = [
     "SLUICE_LOAD_PASSWORD",
     "SLUICE_MIGRATION_KILLS",
     "SLUICE_TARGET_LIMIT_GIB",
-    "SLUICE_TEST_ROW_CACHE",
+    "SLUICE_TEST_SETTINGS",
 ];
 
 /// Why the configuration is refused.

@@ -141,6 +141,7 @@ settings! {
     reserve_file_size: Bytes = Bytes(128 << 20), "reserve-file-size", "Bytes of a file in the data directory that is removed when the disk is nearly full, so that flushes and drops have room. 0: none.";
     checkpoint_dir: String = String::new(), "checkpoint-dir", "Where BGSAVE makes checkpoints; empty: `checkpoints` in the data directory. On another file system the files are copied.";
     #[live] checkpoints_kept: u32 = 2, "checkpoints-kept", "How many checkpoints are kept; older ones are removed.";
+    #[live] packed_max: Bytes = Bytes(512), "collection-packed-max-bytes", "Bytes up to which the members of a hash, list, set or sorted set are stored in its key's record, up to 4kb: a change writes all of them, and one record alone. 0: none are. What is stored stays as it is until it is written to.";
     hll_sparse_max: Bytes = Bytes(3000), "hll-sparse-max-bytes", "Bytes up to which a HyperLogLog is stored as runs.";
     #[live] stream_node_max_entries: u32 = 100, "stream-node-max-entries", "Entries that a trim of a stream with `~` lets go together; without LIMIT at most a hundred times as many at once. 0: 100.";
     #[live] slowlog_log_slower_than: i64 = 10_000, "slowlog-log-slower-than", "Microseconds from which a command is kept for SLOWLOG; negative: none is.";
@@ -300,6 +301,9 @@ impl Settings {
         }
         if self.key_size_max.0 > 1 << 20 {
             return Err("key-size-max is over 1mb: keys are held in every index, keep them below".into());
+        }
+        if self.packed_max.0 > 4 << 10 {
+            return Err("collection-packed-max-bytes is over 4kb: each change of a member would write that much".into());
         }
         if !(1024..=16 << 20).contains(&self.block_size.0) {
             return Err(format!("rocksdb.block_size is {}: it has to be 1kb to 16mb", self.block_size.0));

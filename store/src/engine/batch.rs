@@ -6,8 +6,9 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState},
     ops::Range,
+    sync::LazyLock,
 };
 
 use rocksdb::WriteBatch;
@@ -186,7 +187,8 @@ impl Batch {
     /// The gathered writes as RocksDB takes them: of each key the last, in the order of the keys; the batch is settled.
     pub(crate) fn for_rocksdb(&self) -> WriteBatch {
         let last = self.entries.iter().filter(|entry| !entry.superseded);
-        let mut order: Vec<(u128, &Entry)> = last.map(|entry| (self.sort_key(entry), entry)).collect();
+        let mut order: Vec<(u128, &Entry)> = Vec::with_capacity(self.entries.len());
+        order.extend(last.map(|entry| (self.sort_key(entry), entry)));
         order.sort_unstable_by_key(|(first, _)| *first);
         order.chunk_by_mut(|(one, _), (other, _)| one == other).for_each(|alike| self.sort_alike(alike));
         let mut rep = Vec::with_capacity(HEADER_LEN + self.bytes.len() + 12 * order.len());
@@ -263,10 +265,21 @@ fn varint(bytes: &mut Vec<u8>, mut number: u32) {
     bytes.push(number as u8);
 }
 
-/// FNV-1a of a stored key, given as parts. A batch is small, so keys made to collide cost their sender a short walk.
+/// Hash of a stored key, given as parts, the prefix being one: eight bytes at a time, as a key is hashed several times on its way. From another
+/// beginning each run, so that nobody can make keys that collide. The same bytes in other parts have another hash.
 pub(crate) fn hash(family: Family, key: &[&[u8]]) -> u64 {
-    let seed = 0xcbf2_9ce4_8422_2325 ^ family as u64;
-    key.iter().copied().flatten().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(()));
+    let mix = |hash: u64, word: u64| {
+        let product = u128::from(hash ^ word) * u128::from(0x9e37_79b9_7f4a_7c15_u64);
+        (product >> 64) as u64 ^ product as u64
+    };
+    let seed = *SEED;
+    key.iter().fold(seed.wrapping_add(family as u64), |hash, part| {
+        let (words, rest) = part.as_chunks::<8>();
+        let hash = words.iter().fold(hash, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+        let rest = rest.iter().fold(part.len() as u64, |word, byte| word << 8 | u64::from(*byte));
+        mix(hash, rest ^ seed.rotate_left(32))
+    })
 }
 
 /// Whether a stored key is the one given as parts.

@@ -5,7 +5,7 @@ mod options;
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use rocksdb::{Options, ReadOptions};
@@ -82,6 +82,7 @@ pub struct Engine {
     incoming: Incoming,
     ranks: Ranks,
     committed: Committed,
+    packed_bytes_max: AtomicUsize,
     read_options: ReadOptions,
     /// Where RocksDB keeps its tickers, if it does.
     tickers: Option<Options>,
@@ -160,6 +161,7 @@ impl Engine {
             incoming: Incoming::open(&options.directory)?,
             ranks: Ranks::default(),
             committed: Committed::default(),
+            packed_bytes_max: AtomicUsize::new(options.packed_bytes_max),
             read_options: ReadOptions::default(),
             tickers: options.tuning.statistics.then_some(db_options),
             identity: Mutex::new(identity),

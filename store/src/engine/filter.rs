@@ -21,7 +21,7 @@ use rocksdb::{
 use sluice_topology::Slot;
 
 use super::{
-    Generation, Kind, Record,
+    Generation, Record,
     clock::Clock,
     families::Family,
     layout::{PREFIX_LEN, prefix, split_prefix},
@@ -132,9 +132,9 @@ impl Filter {
         }
     }
 
-    /// Whether a record is an expired string. A collection goes with its reclaim record, in a commit.
+    /// Whether a record has expired and is all there is of its key. A collection with subkeys goes with its reclaim record, in a commit.
     fn expired(&self, record: &[u8]) -> bool {
-        Record::decode(record).is_ok_and(|record| record.kind == Kind::String && record.is_expired(self.now_ms))
+        Record::decode(record).is_ok_and(|record| record.is_expired(self.now_ms) && record.discarded() == Ok(None))
     }
 }
 

@@ -33,8 +33,10 @@ fn record(bytes: &[u8]) {
     record.encode(&mut again);
     assert_eq!(again, bytes, "a key's record");
     let _ = (record.members_expire_at_ms(), record.discarded());
-    if let Ok(Some(collection)) = record.collection() {
-        assert_eq!([&collection.encode(), record.extra()].concat(), record.value, "a collection's record");
+    if let Ok(Some(collection)) = record.collection()
+        && let Ok((packed, extra)) = record.body()
+    {
+        assert_eq!(Record::collection_value(collection, packed, extra), record.value, "a collection's record");
     }
 }
 

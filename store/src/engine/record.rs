@@ -1,4 +1,4 @@
-//! The record of a key in the `meta` family: kind, expiry, and for strings the value itself.
+//! The record of a key in the `meta` family: kind, expiry, and for strings the value itself; of a small collection, its subkeys as well.
 
 use std::fmt;
 
@@ -6,6 +6,8 @@ use std::fmt;
 const FORMAT: u8 = 1;
 /// Flag: eight bytes of expiry follow.
 const FLAG_EXPIRES: u8 = 1;
+/// Flag: the subkeys of the collection are in the record.
+const FLAG_PACKED: u8 = 2;
 /// Format, kind, flags, expiry.
 const HEAD_LEN_MAX: usize = 11;
 
@@ -40,6 +42,11 @@ impl Kind {
         }
     }
 
+    /// Whether a small one's subkeys are in its record.
+    pub fn packs(self) -> bool {
+        matches!(self, Self::Hash | Self::List | Self::Set | Self::SortedSet)
+    }
+
     /// The kind of that byte; `None`: this version does not know it.
     pub fn from_byte(byte: u8) -> Option<Self> {
         let all = [Self::String, Self::Hash, Self::List, Self::Set, Self::SortedSet, Self::Stream];
@@ -59,6 +66,8 @@ pub struct Collection {
 impl Collection {
     /// Bytes of its form in a record.
     pub const LEN: usize = 16;
+    /// Most bytes of subkeys in a record.
+    pub const PACKED_MAX: usize = u16::MAX as usize;
 
     /// The body of its record.
     pub fn encode(self) -> [u8; Self::LEN] {
@@ -97,14 +106,16 @@ pub struct Record<'a> {
     pub kind: Kind,
     /// When it expires, Unix milliseconds; `None`: never.
     pub expires_at_ms: Option<u64>,
-    /// A string's value; of other kinds, a [`Collection`] and what else the kind says.
+    /// A [`Collection`] whose subkeys are in the record: none is stored by itself.
+    pub packed: bool,
+    /// A string's value; of other kinds, a [`Collection`], its subkeys behind their length if they are packed, and what else the kind says.
     pub value: &'a [u8],
 }
 
 impl<'a> Record<'a> {
     /// A string's record.
     pub fn string(value: &'a [u8], expires_at_ms: Option<u64>) -> Self {
-        Self { kind: Kind::String, expires_at_ms, value }
+        Self { kind: Kind::String, expires_at_ms, packed: false, value }
     }
 
     /// Where its subkeys are; `None` for a string.
@@ -115,20 +126,39 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// What a collection's record says besides version and size.
-    pub fn extra(&self) -> &'a [u8] {
-        self.value.get(Collection::LEN..).unwrap_or_default()
+    /// The subkeys that are in the record, and what else it says besides version and size.
+    pub fn body(&self) -> Result<(Option<&'a [u8]>, &'a [u8]), RecordError> {
+        let rest = self.value.get(Collection::LEN..).unwrap_or_default();
+        if !self.packed {
+            return Ok((None, rest));
+        }
+        let error = || RecordError("the subkeys in it are cut short");
+        let (length, rest) = rest.split_first_chunk::<2>().ok_or_else(error)?;
+        let (packed, extra) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or_else(error)?;
+        Ok((Some(packed), extra))
+    }
+
+    /// The value of a collection's record; `packed` are the subkeys that are to be in it, at most [`Collection::PACKED_MAX`] bytes.
+    pub fn collection_value(collection: Collection, packed: Option<&[u8]>, extra: &[u8]) -> Vec<u8> {
+        let mut value = Vec::with_capacity(Collection::LEN + 2 + packed.map_or(0, <[u8]>::len) + extra.len());
+        value.extend_from_slice(&collection.encode());
+        if let Some(packed) = packed {
+            value.extend_from_slice(&(packed.len() as u16).to_be_bytes());
+            value.extend_from_slice(packed);
+        }
+        value.extend_from_slice(extra);
+        value
     }
 
     /// Before this no field of a hash expires; `None`: none does.
     pub fn members_expire_at_ms(&self) -> Option<u64> {
-        let earliest = self.extra().try_into().ok().filter(|_| self.kind == Kind::Hash);
+        let earliest = self.body().ok()?.1.try_into().ok().filter(|_| self.kind == Kind::Hash);
         earliest.map(u64::from_be_bytes)
     }
 
-    /// What is left to reclaim when the record goes; `None` for a string.
+    /// What is left to reclaim when the record goes; `None` for a string, and where all of it is in the record.
     pub fn discarded(&self) -> Result<Option<Discarded>, RecordError> {
-        Ok(self.collection()?.map(|Collection { version, .. }| Discarded { kind: self.kind, version }))
+        Ok(self.collection()?.filter(|_| !self.packed).map(|Collection { version, .. }| Discarded { kind: self.kind, version }))
     }
 
     /// Whether it has expired at that time.
@@ -139,10 +169,10 @@ impl<'a> Record<'a> {
     /// Its bytes before the value, and how many of them there are.
     pub(crate) fn head(&self) -> ([u8; HEAD_LEN_MAX], usize) {
         let mut head = [0; HEAD_LEN_MAX];
-        head[..2].copy_from_slice(&[FORMAT, self.kind as u8]);
+        head[..3].copy_from_slice(&[FORMAT, self.kind as u8, if self.packed { FLAG_PACKED } else { 0 }]);
         match self.expires_at_ms {
             Some(at) => {
-                head[2] = FLAG_EXPIRES;
+                head[2] |= FLAG_EXPIRES;
                 head[3..].copy_from_slice(&at.to_be_bytes());
                 (head, HEAD_LEN_MAX)
             }
@@ -166,15 +196,17 @@ impl<'a> Record<'a> {
             return Err(RecordError("its format is unknown to this version"));
         }
         let kind = Kind::from_byte(*kind).ok_or(RecordError("its kind is unknown to this version"))?;
-        let (expires_at_ms, value) = match *flags {
-            0 => (None, rest),
-            FLAG_EXPIRES => {
-                let (at, rest) = rest.split_first_chunk::<8>().ok_or(RecordError("its expiry is cut short"))?;
-                (Some(u64::from_be_bytes(*at)), rest)
-            }
-            _ => return Err(RecordError("its flags are unknown to this version")),
+        let packed = flags & FLAG_PACKED > 0;
+        if flags & !(FLAG_EXPIRES | FLAG_PACKED) > 0 || packed && !kind.packs() {
+            return Err(RecordError("its flags are unknown to this version"));
+        }
+        let (expires_at_ms, value) = if flags & FLAG_EXPIRES > 0 {
+            let (at, rest) = rest.split_first_chunk::<8>().ok_or(RecordError("its expiry is cut short"))?;
+            (Some(u64::from_be_bytes(*at)), rest)
+        } else {
+            (None, rest)
         };
-        Ok(Self { kind, expires_at_ms, value })
+        Ok(Self { kind, expires_at_ms, packed, value })
     }
 }
 
@@ -199,9 +231,21 @@ mod tests {
         Record::string(b"x", Some(0x0102_0304)).encode(&mut bytes);
         assert_eq!(bytes, [1, 1, 1, 0, 0, 0, 0, 1, 2, 3, 4, b'x']);
         let fields = Collection { version: 0x0102, size: 3 };
-        Record { kind: Kind::Hash, expires_at_ms: None, value: &fields.encode() }.encode(&mut bytes);
-        assert_eq!(bytes, [1, 2, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3]);
+        let of_fields = |packed, value| Record { kind: Kind::Hash, expires_at_ms: None, packed, value };
+        let value = Record::collection_value(fields, None, b"e");
+        of_fields(false, &value).encode(&mut bytes);
+        assert_eq!(bytes, [1, 2, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3, b'e']);
         assert_eq!(Record::decode(&bytes).unwrap().collection().unwrap(), Some(fields));
+        assert_eq!(Record::decode(&bytes).unwrap().body(), Ok((None, &b"e"[..])));
+        assert!(Record::decode(&bytes).unwrap().discarded().unwrap().is_some());
+        let value = Record::collection_value(fields, Some(b"p"), b"e");
+        of_fields(true, &value).encode(&mut bytes);
+        assert_eq!(bytes, [1, 2, 2, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 1, b'p', b'e']);
+        let record = Record::decode(&bytes).unwrap();
+        assert_eq!((record.collection(), record.body()), (Ok(Some(fields)), Ok((Some(&b"p"[..]), &b"e"[..]))));
+        assert_eq!(record.discarded(), Ok(None), "nothing is left behind");
+        bytes[1] = Kind::String as u8;
+        assert!(Record::decode(&bytes).is_err());
     }
 
     proptest! {

@@ -44,7 +44,16 @@ impl Cached {
         // At most `ENTRY_LEN_MAX`.
         let key_len = key.iter().map(|part| part.len()).sum::<usize>() as u16;
         let head = (key_len | if record.is_some() { Self::EXISTS } else { 0 }).to_le_bytes();
-        Self([&head[..]].into_iter().chain(key.iter().copied()).chain(record).flatten().copied().collect())
+        let parts = [&head[..]].into_iter().chain(key.iter().copied()).chain(record);
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, parts.clone().map(<[u8]>::len).sum()).collect();
+        if let Some(mut rest) = Arc::get_mut(&mut bytes) {
+            for part in parts {
+                let (place, behind) = rest.split_at_mut(part.len());
+                place.copy_from_slice(part);
+                rest = behind;
+            }
+        }
+        Self(bytes)
     }
 
     fn head(&self) -> u16 {

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::engine::{Ingested, SystemBatch, free_space};
 
-/// Format of what migrations exchange. 3: libraries of functions come along.
-pub(super) const FORMAT: u32 = 3;
+/// Format of what migrations exchange. 3: libraries of functions come along; 4: so do packed collections.
+pub(super) const FORMAT: u32 = 4;
 
 /// What a source asks a target to take: the argument of `CLUSTERX IMPORT BEGIN`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

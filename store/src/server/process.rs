@@ -184,6 +184,7 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         block_cache_bytes: plan.block_cache as usize,
         record_cache_bytes: plan.record_cache as usize,
         row_cache_bytes: settings.row_cache.0 as usize,
+        packed_bytes_max: settings.packed_max.0 as usize,
         write_buffer_bytes: plan.write_buffer as usize,
         memtables_bytes: plan.memtables as usize,
         wal_bytes_max: settings.max_total_wal_size.0,

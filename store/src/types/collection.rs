@@ -2,10 +2,17 @@
 //! needs to know; the members are subkeys.
 //!
 //! Every change writes the subkeys and the record in one batch, so that the record is true of them after whatever crash.
+//!
+//! A collection begins *packed*: its subkeys are in its record (`packed.rs`). The change that makes it larger than
+//! [`crate::engine::Engine::packed_bytes_max`] unpacks it: its subkeys are stored by themselves from then on, under the version it has had
+//! from its beginning, until it is gone. Nobody above this room sees a difference.
 
 use std::ops::ControlFlow;
 
-use super::keyspace::{Keyspace, TypeError};
+use super::{
+    keyspace::{Keyspace, TypeError},
+    packed::Packed,
+};
 use crate::engine::{Collection, Discarded, EngineError, Gathered, Home, Kind, Record, Span, Spot, Stored, Subkeys, Subspace};
 
 /// Subkeys read by one call into RocksDB; fewer than [`TOGETHER_MIN`] are read one by one.
@@ -18,6 +25,8 @@ pub(super) struct Members<'e> {
     keys: Keyspace<'e>,
     home: Home,
     collection: Collection,
+    /// Its subkeys, if they are in its record.
+    packed: Option<Packed>,
     extra: Vec<u8>,
     expires_at_ms: Option<u64>,
 }
@@ -45,8 +54,13 @@ impl<'e> Members<'e> {
         }
         let collection = record.collection().map_err(damaged)?;
         let collection = collection.ok_or_else(|| EngineError::Damaged("a record does not say where its subkeys are".into()))?;
+        let (packed, extra) = record.body().map_err(damaged)?;
+        let packed = match packed {
+            Some(bytes) => Some(Packed::read(kind, bytes).ok_or_else(damaged_subkeys)?),
+            None => None,
+        };
         let expires_at_ms = record.expires_at_ms;
-        Ok(Self { keys, home: keys.home(key), collection, extra: record.extra().to_vec(), expires_at_ms })
+        Ok(Self { keys, home: keys.home(key), collection, packed, extra: extra.to_vec(), expires_at_ms })
     }
 
     /// How many members there are.
@@ -79,6 +93,9 @@ impl<'e> Members<'e> {
 
     /// Calls `with` with the value of a subkey, `None` when there is none. At most one point read, no copy.
     pub(super) fn get<R>(&self, family: Subkeys, subkey: &[u8], with: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, TypeError> {
+        if let Some(packed) = &self.packed {
+            return Ok(with(packed.get(family, subkey)));
+        }
         {
             let writer = self.keys.writer().borrow();
             match writer.pending_subkey(self.space(family), subkey) {
@@ -101,7 +118,7 @@ impl<'e> Members<'e> {
         subkeys: &[&[u8]],
         mut each: impl FnMut(Option<&[u8]>) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
-        if subkeys.len() < TOGETHER_MIN {
+        if subkeys.len() < TOGETHER_MIN || self.packed.is_some() {
             for subkey in subkeys {
                 if self.get(family, subkey, &mut each)?.is_break() {
                     break;
@@ -154,6 +171,10 @@ impl<'e> Members<'e> {
         span: Span<'_>,
         each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), TypeError> {
+        if let Some(packed) = &self.packed {
+            packed.each(family, span, each);
+            return Ok(());
+        }
         let overlay = self.keys.writer().borrow().overlay(self.space(family), &span);
         match self.keys.view() {
             Some(view) => view.scan_subkeys(self.space(family), span, &overlay, each)?,
@@ -166,8 +187,8 @@ impl<'e> Members<'e> {
 impl Members<'_> {
     /// How many entries of the index are in a span, none of them below `floor`, by the table of ranks; see `engine/ranks.rs`.
     pub(super) fn count_ranked(&self, span: Span<'_>, floor: &[u8], make: bool) -> Result<Option<u64>, TypeError> {
-        // The tables are of now.
-        if self.keys.view().is_some() {
+        // The tables are of now, and of what is stored.
+        if self.keys.view().is_some() || self.packed.is_some() {
             return Ok(None);
         }
         let space = self.space(Subkeys::Score);
@@ -176,7 +197,7 @@ impl Members<'_> {
 
     /// Where the entry of a rank is in the index, in which nothing is below `floor`, by the table of ranks; see `engine/ranks.rs`.
     pub(super) fn spot_ranked(&self, rank: u64, floor: &[u8], make: bool) -> Result<Option<Spot>, TypeError> {
-        if self.keys.view().is_some() {
+        if self.keys.view().is_some() || self.packed.is_some() {
             return Ok(None);
         }
         let space = self.space(Subkeys::Score);
@@ -191,6 +212,8 @@ pub(super) struct MembersChange<'e, 'k> {
     key: &'k [u8],
     /// What its record says so far.
     recorded: Option<(u64, Vec<u8>)>,
+    /// What is in its record besides has changed.
+    repacked: bool,
     /// Something has expired under its name.
     expired: bool,
     /// The collection that was there before, if it is another one.
@@ -206,7 +229,7 @@ impl<'e, 'k> MembersChange<'e, 'k> {
             Some(record) => {
                 let members = Members::of(keys, key, &record, kind)?;
                 let recorded = Some((members.size(), members.extra.clone()));
-                Ok(Self { members, kind, key, recorded, expired: false, replaced: None })
+                Ok(Self { members, kind, key, recorded, repacked: false, expired: false, replaced: None })
             }
             None => Self::fresh(keys, key, kind, record.as_ref()),
         }
@@ -215,11 +238,12 @@ impl<'e, 'k> MembersChange<'e, 'k> {
     fn fresh(keys: Keyspace<'e>, key: &'k [u8], kind: Kind, record: Option<&Record<'_>>) -> Result<Self, TypeError> {
         let replaced = record.map(|record| record.discarded().map_err(damaged)).transpose()?.flatten();
         let collection = Collection { version: keys.engine().next_version()?, size: 0 };
-        let members = Members { keys, home: keys.home(key), collection, extra: Vec::new(), expires_at_ms: None };
+        let packed = fresh_packed(keys, kind);
+        let members = Members { keys, home: keys.home(key), collection, packed, extra: Vec::new(), expires_at_ms: None };
         let expired = record.is_some_and(|record| record.is_expired(keys.now_ms()));
         // Even without a member it replaces what is there, so that its record is not what it was.
         let recorded = if record.is_some() && !expired { Some((u64::MAX, Vec::new())) } else { None };
-        Ok(Self { members, kind, key, recorded, expired, replaced })
+        Ok(Self { members, kind, key, recorded, repacked: false, expired, replaced })
     }
 
     /// Whether there was none: nothing is stored under its version but what is gathered.
@@ -234,6 +258,9 @@ impl<'e, 'k> MembersChange<'e, 'k> {
 
     /// Whether a subkey is there, as far as the writer has gathered it; `None`: what is stored counts.
     pub(super) fn pending(&self, family: Subkeys, subkey: &[u8]) -> Option<bool> {
+        if let Some(packed) = &self.members.packed {
+            return Some(packed.get(family, subkey).is_some());
+        }
         self.members.pending(family, subkey, |gathered| match gathered {
             Gathered::Put(_) => Some(true),
             Gathered::Deleted => Some(false),
@@ -259,14 +286,44 @@ impl<'e, 'k> MembersChange<'e, 'k> {
 
     /// A subkey gets this value. The size is the caller's to change.
     pub(super) fn put(&mut self, family: Subkeys, subkey: &[u8], value: &[u8]) {
+        if let Some(packed) = &mut self.members.packed {
+            self.repacked = true;
+            let most = self.members.keys.engine().packed_bytes_max();
+            // What is there is changed first, as an index follows from the members as they are; what is new and too large is not copied.
+            if subkey.len() + value.len() <= most || packed.get(family, subkey).is_some() {
+                packed.put(family, subkey, value);
+                if packed.bytes().len() > most {
+                    self.unpack();
+                }
+                return;
+            }
+            self.unpack();
+        }
         let space = self.members.space(family);
         self.members.keys.writer().borrow_mut().put_subkey(space, subkey, value);
     }
 
     /// A subkey is gone. The size is the caller's to change.
     pub(super) fn remove(&mut self, family: Subkeys, subkey: &[u8]) {
+        if let Some(packed) = &mut self.members.packed {
+            packed.remove(family, subkey);
+            self.repacked = true;
+            return;
+        }
         let space = self.members.space(family);
         self.members.keys.writer().borrow_mut().delete_subkey(space, subkey);
+    }
+
+    /// Its subkeys are stored by themselves from now on.
+    fn unpack(&mut self) {
+        let Some(packed) = self.members.packed.take() else { return };
+        let mut writer = self.members.keys.writer().borrow_mut();
+        packed.each_of_all(|family, subkey, value| writer.put_subkey(self.members.space(family), subkey, value));
+    }
+
+    /// What is left to reclaim of it when it goes.
+    fn left_behind(&self) -> Option<Discarded> {
+        self.members.packed.is_none().then(|| Discarded { kind: self.kind, version: self.members.version() })
     }
 
     /// There are more members by that many.
@@ -290,16 +347,17 @@ impl<'e, 'k> MembersChange<'e, 'k> {
         debug_assert!(!self.is_fresh());
         let version = self.members.keys.engine().next_version()?;
         let old = self.members.clone();
-        self.replaced = Some(Discarded { kind: self.kind, version: old.version() });
+        self.replaced = self.left_behind();
+        self.members.packed = fresh_packed(old.keys, self.kind);
         self.members.collection = Collection { version, size: 0 };
+        self.repacked = true;
         Ok(old)
     }
 
     /// The key is gone, and what is stored is left to be reclaimed: however many members there are, one write.
     pub(super) fn discard(self) {
-        let replaced = Discarded { kind: self.kind, version: self.members.version() };
-        let mut writer = self.members.keys.writer().borrow_mut();
-        writer.delete(self.members.home, self.key, if self.is_fresh() { self.replaced } else { Some(replaced) });
+        let replaced = if self.is_fresh() { self.replaced } else { self.left_behind() };
+        self.members.keys.writer().borrow_mut().delete(self.members.home, self.key, replaced);
     }
 
     /// Gathers the record, if it has changed. Without members the key is gone; nothing is then left to reclaim of this collection if
@@ -314,9 +372,9 @@ impl<'e, 'k> MembersChange<'e, 'k> {
     }
 
     fn gather(self, keep_empty: bool) {
-        let Members { keys, home, collection, extra, expires_at_ms } = self.members;
+        let Members { keys, home, collection, packed, extra, expires_at_ms } = self.members;
         let unchanged = match &self.recorded {
-            Some((size, recorded)) => *size == collection.size && *recorded == extra,
+            Some((size, recorded)) => *size == collection.size && *recorded == extra && !self.repacked,
             None => collection.size == 0 && !keep_empty,
         };
         if unchanged {
@@ -329,10 +387,20 @@ impl<'e, 'k> MembersChange<'e, 'k> {
         if collection.size == 0 && !keep_empty {
             writer.delete(home, self.key, self.replaced);
         } else {
-            let body = [&collection.encode()[..], &extra].concat();
-            writer.put(home, self.key, &Record { kind: self.kind, expires_at_ms, value: &body }, self.replaced);
+            let value = Record::collection_value(collection, packed.as_ref().map(Packed::bytes), &extra);
+            let record = Record { kind: self.kind, expires_at_ms, packed: packed.is_some(), value: &value };
+            writer.put(home, self.key, &record, self.replaced);
         }
     }
+}
+
+/// What a new collection of that kind begins with.
+fn fresh_packed(keys: Keyspace<'_>, kind: Kind) -> Option<Packed> {
+    (kind.packs() && keys.engine().packed_bytes_max() > 0).then(|| Packed::empty(kind))
+}
+
+fn damaged_subkeys() -> TypeError {
+    EngineError::Damaged("the subkeys in a key's record are damaged".into()).into()
 }
 
 fn damaged(error: crate::engine::RecordError) -> TypeError {

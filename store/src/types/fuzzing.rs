@@ -10,6 +10,7 @@ use super::{
 pub(crate) fn codecs(bytes: &[u8]) {
     super::sorted_sets::fuzzing::codecs(bytes);
     super::streams::fuzzing::codecs(bytes);
+    super::packed::codecs(bytes);
     parts(bytes);
     packed(bytes);
     if let Some(body) = open(bytes)

@@ -27,7 +27,7 @@ impl Keyspace<'_> {
                 writer.delete(from_home, from, None);
             }
             Some(collection) => {
-                let body = self.copy_subkeys(from_home, to_home, collection, record.extra())?;
+                let body = self.copy_collection(from_home, to_home, collection, &record)?;
                 let mut writer = self.writer().borrow_mut();
                 writer.put(to_home, to, &Record { value: &body, ..record }, replaced);
                 writer.delete(from_home, from, discarded(&record)?);
@@ -51,7 +51,7 @@ impl Keyspace<'_> {
         match record.collection().map_err(|error| EngineError::Damaged(error.to_string()))? {
             None => self.writer().borrow_mut().put(to_home, to, &record, replaced),
             Some(collection) => {
-                let body = self.copy_subkeys(from_home, to_home, collection, record.extra())?;
+                let body = self.copy_collection(from_home, to_home, collection, &record)?;
                 self.writer().borrow_mut().put(to_home, to, &Record { value: &body, ..record }, replaced);
             }
         }
@@ -67,10 +67,15 @@ impl Keyspace<'_> {
         Ok(moved)
     }
 
-    /// Copies a collection's subkeys to another place, under a new version; returns the body of its record there. Costs a read and a write a
-    /// subkey. Refused when they are more than a command may hold.
-    pub(super) fn copy_subkeys(&self, from: Home, to: Home, collection: Collection, extra: &[u8]) -> Result<Vec<u8>, TypeError> {
+    /// Copies a collection to another place, under a new version; returns the value of its record there. Costs a read and a write a
+    /// subkey that is not in the record. Refused when they are more than a command may hold.
+    fn copy_collection(&self, from: Home, to: Home, collection: Collection, record: &Record<'_>) -> Result<Vec<u8>, TypeError> {
         let copy = Collection { version: self.engine().next_version()?, ..collection };
+        let (packed, extra) = record.body().map_err(|error| EngineError::Damaged(error.to_string()))?;
+        let value = Record::collection_value(copy, packed, extra);
+        if packed.is_some() {
+            return Ok(value);
+        }
         let mut allowance = self.allowance();
         for family in Subkeys::ALL {
             let space = Subspace { home: from, version: collection.version, family };
@@ -82,6 +87,6 @@ impl Keyspace<'_> {
             })?;
             allowance.check()?;
         }
-        Ok([&copy.encode()[..], extra].concat())
+        Ok(value)
     }
 }

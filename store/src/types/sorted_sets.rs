@@ -14,3 +14,4 @@ pub use algebra::{Aggregate, Combination};
 pub use change::{AddOptions, Added, Extreme, Popped};
 pub use ranges::{LexBound, LexRange, ScoreRange};
 pub use reads::{Selection, SortedSet};
+pub(super) use score::{SCORE_LEN, index_key_of_stored};

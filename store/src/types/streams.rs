@@ -3,7 +3,7 @@
 //!
 //! A stream may be without entries: it stays until it is deleted.
 
-mod bytes;
+pub(super) mod bytes;
 mod delivery;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;

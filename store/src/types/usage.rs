@@ -15,7 +15,7 @@ impl Keyspace<'_> {
         let Some(stored) = self.live(key)? else { return Ok(None) };
         let record = stored.record()?;
         let head = (record.head().1 + record.value.len() + key.len() + 6) as u64;
-        if record.kind == Kind::String {
+        if record.kind == Kind::String || record.packed {
             return Ok(Some(head));
         }
         let Some(members) = self.members(key, record.kind)? else { return Ok(None) };

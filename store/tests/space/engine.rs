@@ -34,6 +34,7 @@ impl Setup {
             wal: self.wal,
             sync: SyncPolicy::No,
             block_cache_bytes: 32 << 20,
+            packed_bytes_max: 512,
             record_cache_bytes: 1 << 20,
             row_cache_bytes: self.row_cache,
             write_buffer_bytes: self.write_buffer,
@@ -73,7 +74,7 @@ pub(crate) fn put_hash(engine: &Arc<Engine>, slot: Slot, key: &[u8], fields: &[&
     let version = engine.next_version().expect("a version");
     let body = Collection { version, size: fields.len() as u64 }.encode();
     write(engine, slot, key, |writer| {
-        writer.put(slot, key, &Record { kind: Kind::Hash, expires_at_ms, value: &body }, None);
+        writer.put(slot, key, &Record { kind: Kind::Hash, expires_at_ms, packed: false, value: &body }, None);
         fields.iter().for_each(|field| writer.put_subkey(Subspace::data(slot, version), field, b"field"));
     });
     version

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
-use sluice_store::engine::{Engine, EngineError, Generation, RawFamily, RawRecord, Record, SystemBatch, SystemKind};
+use sluice_store::engine::{
+    Collection, Engine, EngineError, Generation, Kind, RawFamily, RawRecord, Record, SystemBatch, SystemKind,
+};
 use sluice_topology::Slot;
 
 use crate::engine::{Setup, await_reclaimed, eventually, flush, get_string, put, put_string, slot};
@@ -143,12 +145,18 @@ fn what_a_start_finds_dead_is_worked_off_and_what_is_in_use_never() {
 }
 
 #[test]
-fn strings_that_have_expired_leave_with_a_compaction() {
+fn records_that_have_expired_leave_with_a_compaction() {
     let root = tempfile::tempdir().expect("a directory");
     let engine = Setup::small(true).open(root.path());
     let now = engine.now_ms();
+    // Half of them small hashes; what has subkeys stays, or these would.
+    let fields = Collection { version: 1, size: 1 };
+    let (packed, subkeys) = (Record::collection_value(fields, Some(b"\x00\x01f\x00"), b""), fields.encode());
+    let hash = |packed, value| Record { kind: Kind::Hash, expires_at_ms: Some(now), packed, value };
     for number in 0..MANY {
-        put(&engine, slot(4), &number.to_be_bytes(), Record::string(b"expired", Some(now)));
+        let expired = if number % 2 == 0 { hash(true, &packed) } else { Record::string(b"expired", Some(now)) };
+        put(&engine, slot(4), &number.to_be_bytes(), expired);
+        put(&engine, slot(3), &number.to_be_bytes(), hash(false, &subkeys));
         put(&engine, slot(6), &number.to_be_bytes(), Record::string(b"later", Some(now + 3_600_000)));
     }
     fill(&engine, slot(5), b"dropped");
@@ -166,4 +174,5 @@ fn strings_that_have_expired_leave_with_a_compaction() {
         records(&engine, slot(4)) == 0
     });
     assert_eq!(engine.counters().expired_compacted_keys, u64::from(MANY));
+    assert_eq!(records(&engine, slot(3)), MANY as usize);
 }

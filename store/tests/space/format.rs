@@ -22,6 +22,9 @@ const LATER_MS: u64 = 4_102_444_800_000;
 const DEAD_KEYS: u64 = 5;
 const VERSIONS: u64 = 3;
 const DATA: usize = 1;
+/// A hash in its record; what its fields look like there is pinned by `types/packed.rs`.
+const PACKED: Collection = Collection { version: 1000, size: 1 };
+const PACKED_FIELDS: &[u8] = b"\x00\x01f\x05value";
 /// Flush rounds before the end.
 const ROUNDS: u64 = 8;
 const PACE: SweepPace = SweepPace { keys_per_second: 1_000_000, bytes_per_second: 1 << 30 };
@@ -90,6 +93,11 @@ fn make(directory: &Path, kind: &str) {
     put_hash(&engine, strings, b"gone", &[b"a", b"b"], None);
     delete(&engine, strings, b"gone");
     put_hash(&engine, strings, b"expired hash", &[b"a"], Some(1));
+    // Hashes whose fields are in their records.
+    for (key, expires_at_ms) in [(&b"packed"[..], None), (b"packed later", Some(LATER_MS))] {
+        let value = Record::collection_value(PACKED, Some(PACKED_FIELDS), &LATER_MS.to_be_bytes());
+        put(&engine, strings, key, Record { kind: Kind::Hash, expires_at_ms, packed: true, value: &value });
+    }
     // A dropped generation and an aborted one.
     (0..3u8).for_each(|number| put_string(&engine, slot(200), &[number], b"dropped"));
     engine.drop_slots([slot(200)], SystemBatch::new()).expect("dropped");
@@ -164,6 +172,13 @@ fn check(directory: &Path, kind: &str) {
         assert_eq!(engine.get_subkey(Subspace::data(slot(100), 1), field).expect("read").as_deref(), Some(&b"field"[..]));
     }
     drop(stored);
+    for (key, expires_at_ms) in [(&b"packed"[..], None), (b"packed later", Some(LATER_MS))] {
+        let stored = engine.get(slot(100), key).expect("read").expect("it is there");
+        let hash = stored.record().expect("a record");
+        assert_eq!((hash.kind, hash.packed, hash.expires_at_ms), (Kind::Hash, true, expires_at_ms));
+        assert_eq!((hash.collection(), hash.members_expire_at_ms()), (Ok(Some(PACKED)), Some(LATER_MS)));
+        assert_eq!(hash.body(), Ok((Some(PACKED_FIELDS), &LATER_MS.to_be_bytes()[..])));
+    }
     assert!(engine.get(slot(100), b"gone").expect("read").is_none());
     // What is dead goes, and only that.
     await_reclaimed(&engine);
@@ -184,10 +199,9 @@ fn check(directory: &Path, kind: &str) {
     eventually("it is swept", || get_string(&engine, slot(100), b"expired").is_none());
     eventually("so is the hash", || engine.get(slot(100), b"expired hash").expect("read").is_none());
     eventually("its subkeys are worked off", || engine.counters().reclaim_collections_idle);
-    let left: [(u8, &[u8]); 7] =
-        [(0, b""), (0, b"\x00\xff\r\n"), (0, b"hash"), (0, b"large"), (0, b"last"), (0, b"later"), (0, b"plain")];
+    let left: [&[u8]; 9] = [b"", b"\x00\xff\r\n", b"hash", b"large", b"last", b"later", b"packed", b"packed later", b"plain"];
     let fields = [b"a", b"b"].map(|field| (1, subkey(1, field)));
-    assert_eq!(held(&engine, slot(100)), [&left.map(|(family, key)| (family, key.to_vec()))[..], &fields].concat());
+    assert_eq!(held(&engine, slot(100)), [&left.map(|key| (0, key.to_vec()))[..], &fields].concat());
     sweep.stop();
     engine.close().expect("closed");
 }

@@ -4,10 +4,14 @@ use std::{
     ffi::OsString,
     fs::File,
     net::TcpListener,
+    ops::Range,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,16 +25,19 @@ use crate::certificates::client_tls;
 
 /// For a store to open its data, serve, or end. Generous: the machine may be busy; no test measures it.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Ports of test nodes.
+const PORTS: Range<u16> = 12_000..32_000;
 /// Password of the admin planes of test nodes.
 pub const ADMIN_PASSWORD: &str = "between-nodes";
 
-/// The setting that [`row_cache_of_this_run`] sets.
-pub const ROW_CACHE: &str = "rocksdb.row_cache_size";
-
-/// The row cache that all stores of this test run have, unless a test says otherwise: `SLUICE_TEST_ROW_CACHE`, a size. Whatever holds
-/// without one has to hold with one.
-pub fn row_cache_of_this_run() -> Option<String> {
-    std::env::var("SLUICE_TEST_ROW_CACHE").ok().filter(|bytes| !bytes.is_empty())
+/// Settings that all stores of this test run have, unless a test says otherwise: `SLUICE_TEST_SETTINGS`, `name=value` behind one another.
+/// Whatever holds with what is usual has to hold with a row cache, and without packed collections.
+pub fn settings_of_this_run() -> Vec<(String, String)> {
+    let all = std::env::var("SLUICE_TEST_SETTINGS").unwrap_or_default();
+    all.split_whitespace()
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// What a store is started with. The same again for a restart.
@@ -55,15 +62,10 @@ impl Setup {
     pub fn new(directory: impl AsRef<Path>, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut settings: Vec<(String, String)> = settings.iter().map(own).collect();
-        if let Some(bytes) = row_cache_of_this_run()
-            && settings.iter().all(|(name, _)| name != ROW_CACHE)
-        {
-            settings.push((ROW_CACHE.to_owned(), bytes));
-        }
+        let of_run = settings_of_this_run().into_iter().filter(|(name, _)| settings.iter().all(|(other, _)| other != name));
+        settings.extend(of_run.collect::<Vec<_>>());
         let directory = directory.as_ref().to_owned();
-        // Both held at once: one after the other, the system may give the same twice.
-        let (one, other) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-        let (port, admin_port) = (one.local_addr()?.port(), other.local_addr()?.port());
+        let (port, admin_port) = (free_port()?, free_port()?);
         Ok(Self { directory, port, admin_port, settings, binary: None, wrapper: Vec::new() })
     }
 
@@ -120,9 +122,15 @@ impl Setup {
     }
 }
 
-/// A port that nothing listens on. Another process may take it before it is used; then the start fails and says so.
+/// A port that nothing listens on, and that this process gives out once. It is none of those that the system gives to connections that go
+/// out: such a port, found free, would soon be somebody's. Another process may take it before it is used; then the start fails and says so.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Test programs that run at once begin apart.
+    let begin = std::process::id().wrapping_mul(7919);
+    let numbers = PORTS.map(|_| begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32);
+    let mut ports = numbers.map(|number| PORTS.start + number as u16);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).with_context(|| format!("no port of {PORTS:?} is free"))
 }
 
 /// What a server gets of this process' environment: the tests' own settings are not the store's.

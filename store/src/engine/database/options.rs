@@ -1,10 +1,16 @@
 //! Settings of an engine, and what of them is RocksDB's.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
 
 use rocksdb::{DBRecoveryMode, LogLevel, Options};
 
-use super::super::{SyncPolicy, Tuning};
+use super::{
+    super::{SyncPolicy, Tuning},
+    Engine,
+};
 
 /// Settings of the engine. Sizes in bytes.
 #[derive(Clone, Debug)]
@@ -21,6 +27,8 @@ pub struct EngineOptions {
     pub record_cache_bytes: usize,
     /// Row cache; 0: none.
     pub row_cache_bytes: usize,
+    /// Subkeys up to which a collection is stored in its key's record; 0: none is. What is there stays as it is until it is written to.
+    pub packed_bytes_max: usize,
     /// One memtable.
     pub write_buffer_bytes: usize,
     /// All memtables together, before flushes begin.
@@ -55,6 +63,7 @@ impl EngineOptions {
             record_cache_bytes: 1 << 20,
             block_cache_bytes: 8 << 20,
             row_cache_bytes: 1 << 20,
+            packed_bytes_max: 512,
             write_buffer_bytes: 1 << 20,
             memtables_bytes: 4 << 20,
             wal_bytes_max: 64 << 20,
@@ -94,5 +103,17 @@ impl EngineOptions {
         db.set_max_log_file_size(8 << 20);
         db.set_log_level(LogLevel::Warn);
         db
+    }
+}
+
+impl Engine {
+    /// Bytes of subkeys up to which a collection is stored in its key's record.
+    pub fn packed_bytes_max(&self) -> usize {
+        self.packed_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Changes that for what is written from now on.
+    pub fn set_packed_bytes_max(&self, bytes: usize) {
+        self.packed_bytes_max.store(bytes, Ordering::Relaxed);
     }
 }

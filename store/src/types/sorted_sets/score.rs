@@ -29,6 +29,11 @@ pub(in crate::types) fn index_key(score: f64, member: &[u8]) -> Vec<u8> {
     [&sortable(score), member].concat()
 }
 
+/// The same of a score as it is stored.
+pub(in crate::types) fn index_key_of_stored(stored: &[u8], member: &[u8]) -> Result<Vec<u8>, TypeError> {
+    Ok(index_key(decode(stored)?, member))
+}
+
 /// Score and member of an entry of the index.
 pub(in crate::types) fn split_entry(key: &[u8]) -> Result<(f64, &[u8]), TypeError> {
     let (sorted, member) = key.split_first_chunk::<SCORE_LEN>().ok_or_else(damaged)?;

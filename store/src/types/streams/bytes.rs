@@ -1,7 +1,7 @@
 //! Encoding of what a stream stores: numbers and byte strings behind one another.
 
 /// Reads what was written behind one another; everything is `None` when the bytes end too early.
-pub(super) struct Reader<'b>(pub(super) &'b [u8]);
+pub(in crate::types) struct Reader<'b>(pub(in crate::types) &'b [u8]);
 
 impl<'b> Reader<'b> {
     pub(super) fn u64(&mut self) -> Option<u64> {
@@ -15,7 +15,7 @@ impl<'b> Reader<'b> {
     }
 
     /// A byte string behind its length, which takes seven bits a byte, the lowest first.
-    pub(super) fn bytes(&mut self) -> Option<&'b [u8]> {
+    pub(in crate::types) fn bytes(&mut self) -> Option<&'b [u8]> {
         let (mut length, mut shift) = (0u64, 0);
         loop {
             let (byte, rest) = self.0.split_first()?;
@@ -33,7 +33,7 @@ impl<'b> Reader<'b> {
 }
 
 /// Writes a byte string behind its length.
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(in crate::types) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     let mut length = bytes.len() as u64;
     while length >= 0x80 {
         out.push(length as u8 | 0x80);
