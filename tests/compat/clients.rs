@@ -57,10 +57,11 @@ async fn redis_rs_works_on_a_cluster() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// go-redis, built by the Go that the tests on Kubernetes need as well.
-fn run_go_redis(mode: &str, address: &str) -> anyhow::Result<()> {
+/// go-redis, built by the Go that the tests on Kubernetes need as well; by TLS, if files of authorities, and certificate and key, are named.
+pub(crate) fn run_go_redis(mode: &str, address: &str, files: &[String]) -> anyhow::Result<()> {
     let output = Command::new("go")
         .args(["run", ".", mode, address])
+        .args(files)
         .current_dir(repository("tests/compat/goredis"))
         .output()
         .context("Go is needed for go-redis: `make setup` says where to get it")?;
@@ -73,7 +74,7 @@ async fn go_redis_works_on_a_single_node() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
     let store = Setup::new(root.path().join("data"), &[])?.start().await?;
     let address = store.address();
-    tokio::task::spawn_blocking(move || run_go_redis("single", &address)).await?
+    tokio::task::spawn_blocking(move || run_go_redis("single", &address, &[])).await?
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,5 +82,5 @@ async fn go_redis_works_on_a_cluster() -> anyhow::Result<()> {
     let root = tempfile::tempdir()?;
     let cluster = LocalCluster::start(root.path(), 2, 2, &[]).await?;
     let address = cluster.addresses()[0].clone();
-    tokio::task::spawn_blocking(move || run_go_redis("cluster", &address)).await?
+    tokio::task::spawn_blocking(move || run_go_redis("cluster", &address, &[])).await?
 }

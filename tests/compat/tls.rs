@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::clients::run_python;
+use super::clients::{run_go_redis, run_python};
 
 /// A store for clients that speak TLS alone, and its files.
 struct Encrypted {
@@ -215,7 +215,22 @@ async fn a_cluster_redirects_clients_by_tls_to_the_port_for_tls() -> anyhow::Res
     let port = cluster.node(0).setup().port.to_string();
     let options = serde_json::json!({"ssl": true, "ssl_ca_certs": files.path("ca.crt")}).to_string();
     second.ask(&["DEL", "foo"]).await?;
-    tokio::task::spawn_blocking(move || run_python("cluster.py", &[port, options])).await?
+    tokio::task::spawn_blocking(move || run_python("cluster.py", &[port, options])).await??;
+    let (address, authorities) = (cluster.addresses()[0].clone(), files.path("ca.crt"));
+    tokio::task::spawn_blocking(move || run_go_redis("cluster", &address, &[authorities])).await?
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn go_redis_speaks_it_with_a_certificate_of_its_own() -> anyhow::Result<()> {
+    let encrypted = Encrypted::start(&[]).await?;
+    let address = encrypted.store.address();
+    let files = ["ca.crt", "tls.crt", "tls.key"].map(|name| encrypted.files.path(name));
+    tokio::task::spawn_blocking(move || {
+        let without = run_go_redis("single", &address, &files[..1]).err().map(|error| error.to_string());
+        ensure!(without.is_some_and(|said| said.contains("go-redis: ")), "no certificate was shown");
+        run_go_redis("single", &address, &files)
+    })
+    .await?
 }
 
 /// Sends bytes in the clear, and returns all that comes back until the connection is closed.

@@ -1,9 +1,13 @@
 // go-redis against a single node or a cluster: every family once, pipelines, transactions, scripts, pub/sub and blocking reads. Ends with
 // a message and status 1 where something differs.
+//
+// goredis single|cluster ADDRESS [AUTHORITIES [CERTIFICATE KEY]]: by TLS, if files of authorities are named.
 package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -84,24 +88,37 @@ func families(ctx context.Context, client redis.UniversalClient) {
 	check("BLPOP", len(job) == 2 && job[1] == "job")
 	subscription := client.Subscribe(ctx, "news")
 	must[any]("SUBSCRIBE")(subscription.Receive(ctx))
-	if _, cluster := client.(*redis.ClusterClient); !cluster {
-		client.Publish(ctx, "news", "hello")
-		message := must[*redis.Message]("a message")(subscription.ReceiveMessage(ctx))
-		check("PUBLISH", message.Payload == "hello")
-	}
+	client.Publish(ctx, "news", "hello")
+	message := must[*redis.Message]("a message")(subscription.ReceiveMessage(ctx))
+	check("PUBLISH", message.Payload == "hello")
 	subscription.Close()
+}
+
+// nil: in the clear.
+func encryption(files []string) *tls.Config {
+	if len(files) == 0 {
+		return nil
+	}
+	authorities := x509.NewCertPool()
+	check("authorities", authorities.AppendCertsFromPEM(must[[]byte]("authorities")(os.ReadFile(files[0]))))
+	config := &tls.Config{RootCAs: authorities, MinVersion: tls.VersionTLS12}
+	if len(files) > 2 {
+		config.Certificates = []tls.Certificate{must[tls.Certificate]("a certificate")(tls.LoadX509KeyPair(files[1], files[2]))}
+	}
+	return config
 }
 
 func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	mode, address := os.Args[1], os.Args[2]
+	config := encryption(os.Args[3:])
 	for _, protocol := range []int{2, 3} {
 		var client redis.UniversalClient
 		if mode == "cluster" {
-			client = redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{address}, Protocol: protocol})
+			client = redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{address}, Protocol: protocol, TLSConfig: config})
 		} else {
-			client = redis.NewClient(&redis.Options{Addr: address, Protocol: protocol, ClientName: "go-redis"})
+			client = redis.NewClient(&redis.Options{Addr: address, Protocol: protocol, ClientName: "go-redis", TLSConfig: config})
 		}
 		if cluster, is := client.(*redis.ClusterClient); is {
 			check("FLUSHDB", cluster.ForEachMaster(ctx, func(ctx context.Context, one *redis.Client) error { return one.FlushDB(ctx).Err() }) == nil)
