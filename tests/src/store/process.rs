@@ -35,7 +35,8 @@ pub const ADMIN_PASSWORD: &str = "between-nodes";
 pub fn settings_of_this_run() -> Vec<(String, String)> {
     let all = std::env::var("SLUICE_TEST_SETTINGS").unwrap_or_default();
     all.split_whitespace()
-        .filter_map(|pair| pair.split_once('='))
+        // One without a value is refused by every store, rather than left out.
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
 }

@@ -27,7 +27,7 @@ pub struct EngineOptions {
     pub record_cache_bytes: usize,
     /// Row cache; 0: none.
     pub row_cache_bytes: usize,
-    /// Subkeys up to which a collection is stored in its key's record; 0: none is. What is there stays as it is until it is written to.
+    /// Bytes of subkeys up to which a collection is stored in its key's record; 0: none is. What is there stays as it is until it is written to.
     pub packed_bytes_max: usize,
     /// One memtable.
     pub write_buffer_bytes: usize,
